@@ -1,0 +1,1 @@
+"""Actions, one file each: what is done to a model between stages."""

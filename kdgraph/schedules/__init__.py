@@ -1,0 +1,1 @@
+"""Schedules, one file each: numbers that move with training."""

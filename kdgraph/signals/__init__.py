@@ -1,0 +1,1 @@
+"""Signals, one file each: tensors derived from taps and batch entries."""

@@ -1,0 +1,152 @@
+"""The building blocks of the language: what a loss, signal, adapter, ... may have as keys.
+
+An entry is a frozen pydantic model; its fields are the keys a spec may write. Two marks
+carry meaning beyond a type: ``Ref`` (a tensor, by reference) and ``Steer`` (a number that
+may move: a constant, a schedule, or the name of a signal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import PydanticCustomError, core_schema
+
+from kdgraph.registry import Registry
+from kdgraph.spec.steer import SteerMark, Weight
+from kdgraph.spec.types import NAME, Name, Strict
+
+
+@dataclass(frozen=True)
+class RefMark:
+    """Marks a field that names a tensor: ``model.tap``, ``link.side``, a signal, a batch entry."""
+
+
+_REFERENCE = Field(pattern=rf"^{NAME.pattern}(\.{NAME.pattern})?$")
+Ref = Annotated[str, RefMark(), _REFERENCE]
+Refs = Annotated[tuple[Annotated[str, _REFERENCE], ...], RefMark(), Field(min_length=1, strict=False)]
+
+
+class Entry(Strict):
+    """Something picked from a registry by its ``use`` key."""
+
+    use: str
+
+    @classmethod
+    def ref_fields(cls) -> list[str]:
+        """Names of the fields that hold tensor references."""
+        return [n for n, f in cls.model_fields.items() if _marked(f, RefMark)]
+
+    @classmethod
+    def steer_fields(cls) -> list[str]:
+        """Names of the fields that hold steered numbers."""
+        return [n for n, f in cls.model_fields.items() if _marked(f, SteerMark)]
+
+    def references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Every tensor reference with its path inside this entry."""
+        for field in self.ref_fields():
+            value = getattr(self, field)
+            if isinstance(value, str):
+                yield (field,), value
+            elif value is not None:
+                yield from (((field, i), ref) for i, ref in enumerate(value))
+        for field in self.steer_fields():
+            value = getattr(self, field)
+            if isinstance(value, str):
+                yield (field,), value
+
+
+def _marked(field: Any, mark: type) -> bool:
+    """Whether a field carries a mark, directly or inside ``X | None``."""
+    if any(isinstance(m, mark) for m in field.metadata):
+        return True
+    inner = getattr(field.annotation, "__args__", ())
+    return any(isinstance(m, mark) for a in inner for m in getattr(a, "__metadata__", ()))
+
+
+class OneOf:
+    """Core schema of "any entry of a registry", told apart by the ``use`` key."""
+
+    def __init__(self, registry: Registry[type[Any]]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        choices = {name: handler.generate_schema(cls) for name, cls in self.registry.items()}
+        if not choices:
+            return core_schema.dict_schema()
+        return core_schema.tagged_union_schema(choices, discriminator="use")
+
+
+LOSSES: Registry[type[Any]] = Registry("loss", "kdgraph.losses")
+SIGNALS: Registry[type[Any]] = Registry("signal", "kdgraph.signals")
+ADAPTERS: Registry[type[Any]] = Registry("adapter", "kdgraph.adapters")
+ACTIONS: Registry[type[Any]] = Registry("action", "kdgraph.actions")
+
+
+class LossEntry(Entry):
+    """A loss edge: tensors in, one scalar out, times ``weight`` into the total.
+
+    ``link: NAME`` stands for ``student: NAME.student, teacher: NAME.teacher``.
+    """
+
+    weight: Weight = 1.0
+    link: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_link(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not isinstance(data.get("link"), str):
+            return data
+        sides = [s for s in ("student", "teacher") if s in cls.model_fields]
+        if len(sides) < 2:
+            raise PydanticCustomError("link_unused", "'{use}' does not read a link", {"use": cls.__name__})
+        for side in sides:
+            if side in data:
+                raise PydanticCustomError(
+                    "link_and_side", "give either 'link' or '{side}', not both", {"side": side}
+                )
+        return {**data, **{side: f"{data['link']}.{side}" for side in sides}}
+
+
+class SignalEntry(Entry):
+    """A derived tensor: a target, a mask, a weight, a temperature."""
+
+
+class AdapterEntry(Entry):
+    """What makes a student tensor fit a teacher tensor; trained with the student."""
+
+
+class ActionEntry(Entry):
+    """What is done to a model between stages, on a schedule or on a metric."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def use_name(cls: type[Entry]) -> str:
+    """The name a spec picks an entry by: the default of its ``use`` field."""
+    return str(cls.model_fields["use"].default)
+
+
+def register_loss(cls: type[E]) -> type[E]:
+    """Makes a loss known under its ``use`` name."""
+    return LOSSES.add(use_name(cls), cls)
+
+
+def register_signal(cls: type[E]) -> type[E]:
+    """Makes a signal known under its ``use`` name."""
+    return SIGNALS.add(use_name(cls), cls)
+
+
+def register_adapter(cls: type[E]) -> type[E]:
+    """Makes an adapter known under its ``use`` name."""
+    return ADAPTERS.add(use_name(cls), cls)
+
+
+def register_action(cls: type[E]) -> type[E]:
+    """Makes an action known under its ``use`` name."""
+    return ACTIONS.add(use_name(cls), cls)

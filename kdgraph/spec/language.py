@@ -1,0 +1,124 @@
+"""The language: every key of a spec, as one tree of frozen models.
+
+The JSON Schema for editors, the checks and the typed ``Spec`` all come from these classes.
+Vocabulary entries are found through their registries, by package name, so that this layer
+imports nothing above it and never torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+
+from kdgraph.errors import Span
+from kdgraph.spec.entry import (
+    ACTIONS,
+    ADAPTERS,
+    LOSSES,
+    SIGNALS,
+    ActionEntry,
+    AdapterEntry,
+    LossEntry,
+    OneOf,
+    Ref,
+    SignalEntry,
+)
+from kdgraph.spec.steer import Weight
+from kdgraph.spec.training import DataSpec, TrainSpec
+from kdgraph.spec.types import Count, Name, Strict
+
+Keys = tuple[str | int, ...]
+DType = Literal[
+    "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "uint8", "bool"
+]
+
+
+class BatchEntry(Strict):
+    """One named tensor of a training batch; a letter in ``shape`` is a free size."""
+
+    shape: Annotated[
+        tuple[Count | Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...],
+        Field(min_length=1, strict=False),
+    ]
+    dtype: DType = "float32"
+    classes: Count | None = None
+
+
+class ModelSpec(Strict):
+    """A network: where it comes from, what it reads, and the taps inside it."""
+
+    source: Annotated[str, Field(pattern=r"^[a-z_]+/.+$")] | None = None
+    args: dict[str, Any] = {}
+    weights: str | None = None
+    input: Name | dict[str, Name] | None = None
+    trainable: bool | None = None
+    taps: dict[Name, str] = {}
+
+
+def _named(value: object) -> object:
+    """``adapter: conv1x1`` stands for ``adapter: {use: conv1x1}``."""
+    return {"use": value} if isinstance(value, str) else value
+
+
+class LinkSpec(Strict):
+    """A student tap paired with a teacher tap; the adapter makes the student side fit."""
+
+    student: Ref
+    teacher: Ref
+    adapter: Annotated[
+        AdapterEntry, OneOf(ADAPTERS), BeforeValidator(_named, json_schema_input_type=str | dict)
+    ] = Field(default={"use": "auto"}, validate_default=True)
+
+
+class StageSpec(Strict):
+    """A part of training with its own weights and trainable sets."""
+
+    name: Name
+    epochs: Count | None = None
+    trainable: dict[Name, bool] = {}
+    losses: dict[Name, Weight] = {}
+    before: tuple[Annotated[ActionEntry, OneOf(ACTIONS)], ...] = Field((), strict=False)
+    after: tuple[Annotated[ActionEntry, OneOf(ACTIONS)], ...] = Field((), strict=False)
+
+
+class Spec(Strict):
+    """A whole, checked spec. ``span`` tells where each value was written."""
+
+    kdgraph: Literal[1]
+    name: str
+    description: str | None = None
+    batch: dict[Name, BatchEntry] = Field(min_length=1)
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    links: dict[Name, LinkSpec] = {}
+    signals: dict[Name, Annotated[SignalEntry, OneOf(SIGNALS)]] = {}
+    losses: dict[Name, Annotated[LossEntry, OneOf(LOSSES)]] = Field(min_length=1)
+    stages: tuple[StageSpec, ...] = Field((), strict=False)
+    data: DataSpec | None = None
+    train: TrainSpec | None = None
+
+    _file: str = PrivateAttr("<spec>")
+    _spans: dict[Keys, Span] = PrivateAttr(default_factory=dict)
+
+    def span(self, *keys: str | int) -> Span | None:
+        """Where the value under ``keys`` was written, or its nearest written parent."""
+        for end in range(len(keys), -1, -1):
+            if (found := self._spans.get(keys[:end])) is not None:
+                return found
+        return None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of this spec start from."""
+        return Path(self._file).parent
+
+    def is_trainable(self, model: str) -> bool:
+        """Whether a model learns: as written, else only the one named ``student``."""
+        written = self.models[model].trainable
+        return model == "student" if written is None else written
+
+    def inputs(self, model: str) -> dict[str, str] | str:
+        """What ``forward`` of a model reads: argument to batch entry, or the only entry's name."""
+        written = self.models[model].input
+        return next(iter(self.batch)) if written is None else written
