@@ -1,0 +1,102 @@
+"""Copies of a module tree that share its tensors, so that capture never touches the original.
+
+Tracing runs the model's own Python code, and that code may write to the model: caches, counters,
+lazily built tables. All of it runs on a twin.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+
+def twin(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
+    """A copy of the module tree, with every sharing inside it kept.
+
+    Args:
+        module: the tree to copy; nothing in it changes.
+        tensor: what takes the place of each tensor; by default the tensor itself.
+    """
+    copied: Any = _Copier(tensor or (lambda value: value)).copy(module)
+    assert isinstance(copied, nn.Module)
+    return copied
+
+
+def fake_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A twin whose tensors are fake: its forward computes shapes and costs no arithmetic."""
+    return twin(module, lambda value: fake_like(value, mode))
+
+
+def fake_like(value: Tensor, mode: FakeTensorMode) -> Tensor:
+    """``value`` as a fake tensor of ``mode``; what has no device yet (meta) is put on the CPU."""
+    if isinstance(value, FakeTensor) and value.fake_mode is mode:
+        return value
+    if not value.is_meta and not isinstance(value, FakeTensor):
+        return mode.from_tensor(value)
+    device = torch.device("cpu") if value.device.type == "meta" else value.device
+    with mode:
+        fake = torch.empty_strided(
+            value.size(), value.stride(), dtype=value.dtype, device=device
+        )
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(fake, requires_grad=value.requires_grad)
+    return fake.requires_grad_(value.requires_grad)
+
+
+class _Copier:
+    """Copies modules and the plain containers in them; anything else is shared."""
+
+    def __init__(self, tensor: Callable[[Tensor], Tensor]) -> None:
+        self._tensor = tensor
+        self._done: dict[int, Any] = {}
+        self._originals: list[Any] = []  # keeps them alive: their ids are keys
+
+    def copy(self, value: Any) -> Any:
+        if id(value) in self._done:
+            return self._done[id(value)]
+        if isinstance(value, torch.jit.ScriptModule):
+            return value  # lives in C++
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, Tensor):
+            return self._remember(value, self._tensor(value))
+        if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
+            return types.MethodType(value.__func__, self.copy(value.__self__))
+        if type(value) is functools.partial:
+            function, args, kwargs = self.copy((value.func, value.args, value.keywords))
+            return functools.partial(function, *args, **kwargs)
+        return self._container(value)
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        new = self._remember(module, type(module).__new__(type(module)))
+        for key, value in module.__dict__.items():
+            new.__dict__[key] = self.copy(value)
+        assert isinstance(new, nn.Module)
+        return new
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
+            new = self._remember(value, value.copy())
+            for key, item in value.items():
+                new[key] = self.copy(item)
+            return new
+        if type(value) is list:
+            new = self._remember(value, [])
+            new.extend(self.copy(item) for item in value)
+            return new
+        if type(value) is tuple:
+            return tuple(self.copy(item) for item in value)
+        if type(value) is set:
+            return set(value)
+        return value
+
+    def _remember(self, original: Any, new: Any) -> Any:
+        self._done[id(original)] = new
+        self._originals.append(original)
+        return new
