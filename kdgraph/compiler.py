@@ -1,0 +1,217 @@
+"""From a spec to a module: the whole flow on one page."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdgraph.capture import Captured, capture
+from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
+from kdgraph.graph.build import build, example_batch
+from kdgraph.models.load import build_model, build_skeleton
+from kdgraph.passes.base import Context
+from kdgraph.passes.manager import run_passes
+from kdgraph.passes.pipeline import pipeline
+from kdgraph.runtime.lower import lower
+from kdgraph.runtime.module import DistillModule
+from kdgraph.runtime.report import Report
+from kdgraph.runtime.steer import Steer, schedules
+from kdgraph.spec.language import Spec
+from kdgraph.spec.read import diagnose, load_spec
+from kdgraph.spec.references import not_yet
+
+Source = str | Path | Mapping[str, Any] | Spec
+
+
+def compile(
+    spec: Source,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    set: Sequence[str] = (),
+    without: Collection[str] = (),
+) -> DistillModule:
+    """Compiles a spec into the module that a trainer steps.
+
+    Args:
+        spec: a path, YAML text, a mapping of the same form, or a ``Spec``.
+        models: modules to use instead of what the spec's ``source`` names. The student is
+            trained in place; models that are not trained are frozen and set to eval.
+        trust: Python modules that ``python/`` sources may come from.
+        set: overrides like ``losses.soft.tau=2``.
+        without: optional passes to leave out, by name.
+
+    Raises:
+        KDGraphError: with every mistake found, each with its place in the spec.
+    """
+    start = time.perf_counter()
+    checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    _refuse(not_yet(checked))
+    nets = _models(checked, models or {}, trust)
+    context = Context(checked)
+    report = _plan(checked, nets, context, without, start)
+    steer = Steer(schedules(checked))
+    program = lower(report.graph, steer)
+    programs = {True: program, False: program}
+    if any(c.mode_dependent for c in report.captures.values()):
+        programs[False] = lower(_evaluation(checked, nets, context, without, start).graph, steer)
+    return DistillModule(checked, nets, context.modules, steer, programs, report)
+
+
+def check(
+    spec: Source,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    set: Sequence[str] = (),
+    shapes: bool = True,
+) -> list[Diagnostic]:
+    """Everything wrong with a spec, and warnings; loads no weights and computes nothing.
+
+    ``shapes=False`` stops after the text and its references, which needs no torch models.
+    """
+    try:
+        checked, found = (spec, []) if isinstance(spec, Spec) else diagnose(spec, set=set)
+        if checked is None:
+            return found
+        found = [*found, *not_yet(checked)]
+        if shapes:
+            plan(checked, models=models, trust=trust)
+    except KDGraphError as error:
+        return [*found, *error.diagnostics]
+    return found
+
+
+def plan(
+    spec: Source,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    set: Sequence[str] = (),
+    without: Collection[str] = (),
+) -> Report:
+    """The compiled graph without the weights: what ``check``, ``explain`` and ``draw`` read.
+
+    Raises:
+        KDGraphError: as ``compile``.
+    """
+    start = time.perf_counter()
+    checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    nets = _models(checked, models or {}, trust, skeleton=True)
+    return _plan(checked, nets, Context(checked), without, start)
+
+
+def _plan(
+    spec: Spec,
+    nets: Mapping[str, nn.Module],
+    context: Context,
+    without: Collection[str],
+    start: float,
+) -> Report:
+    captures = _captures(spec, nets)
+    graph, records = run_passes(build(spec, captures), pipeline(without), context)
+    return Report(spec, captures, tuple(records), graph, time.perf_counter() - start)
+
+
+def _evaluation(
+    spec: Spec,
+    nets: Mapping[str, nn.Module],
+    context: Context,
+    without: Collection[str],
+    start: float,
+) -> Report:
+    """The same plan with the trained models captured in eval mode, over the same modules."""
+    modes = {m: m.training for net in nets.values() for m in net.modules()}
+    try:
+        for net in nets.values():
+            net.eval()
+        return _plan(spec, nets, context, without, start)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _models(
+    spec: Spec, given: Mapping[str, nn.Module], trust: Collection[str], *, skeleton: bool = False
+) -> dict[str, nn.Module]:
+    """Builds what is not given; freezes what is not trained."""
+    for name in given:
+        if name not in spec.models:
+            known = ", ".join(spec.models)
+            hint = near(name, spec.models) or f"the spec names {known}"
+            raise ModelError.of("KD410", f"the spec has no model {name!r}", help=hint)
+    nets: dict[str, nn.Module] = {}
+    wrong: list[Diagnostic] = []
+    for name in spec.models:
+        try:
+            net = given[name] if name in given else _build(spec, name, trust, skeleton)
+        except KDGraphError as error:
+            wrong += error.diagnostics
+            continue
+        trainable = spec.is_trainable(name)
+        net.train(trainable)
+        if not trainable:
+            net.requires_grad_(False)
+        nets[name] = net
+    _refuse(wrong)
+    return nets
+
+
+def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.Module:
+    model = spec.models[name]
+    span = spec.span("models", name, "source")
+    if model.source is None:
+        raise ModelError.of(
+            "KD410", f"model {name!r} has no source", span=spec.span("models", name),
+            help=f"write `source:`, or hand the module over: compile(..., models={{{name!r}: net}})",
+        )
+    if skeleton:
+        return build_skeleton(model.source, model.args, trust=trust, span=span)
+    weights = spec.folder / model.weights if model.weights else None
+    return build_model(model.source, model.args, weights=weights, trust=trust, span=span)
+
+
+def _captures(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Captured]:
+    captures: dict[str, Captured] = {}
+    wrong: list[Diagnostic] = []
+    for name, net in nets.items():
+        try:
+            captures[name] = capture(net, _inputs(spec, name, net), spec.models[name].taps)
+        except CaptureError as error:
+            wrong += [_located(d, spec, name) for d in error.diagnostics]
+    _refuse(wrong)
+    return captures
+
+
+def _inputs(spec: Spec, name: str, net: nn.Module) -> dict[str, Tensor]:
+    """Example tensors for the arguments of a model's forward."""
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    batch = example_batch(spec, device)
+    written = spec.inputs(name)
+    if isinstance(written, dict):
+        return {argument: batch[entry] for argument, entry in written.items()}
+    first = next(iter(inspect.signature(net.forward).parameters), "input")
+    return {first: batch[written]}
+
+
+def _located(found: Diagnostic, spec: Spec, model: str) -> Diagnostic:
+    """Gives a capture's finding its place: the tap it names, else the model."""
+    if found.span is not None:
+        return found
+    taps = spec.models[model].taps
+    tap = next((t for t, path in taps.items() if repr(path) in found.message), None)
+    keys = ("models", model, "taps", tap) if tap else ("models", model)
+    message = f"model {model!r}: {found.message}"
+    return Diagnostic(found.code, message, spec.span(*keys), found.help, found.severity)
+
+
+def _refuse(found: Sequence[Diagnostic]) -> None:
+    errors = [d for d in found if d.severity == "error"]
+    if errors:
+        raise SpecError(errors)

@@ -1,0 +1,25 @@
+"""Marker operations: nodes with a meaning for kdgraph that run as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def tap(value: Tensor, name: str) -> Tensor:
+    """Gives ``value`` the reference ``name`` (``teacher.mid``, ``link.student``); the identity."""
+    return value
+
+
+def stop_gradient(value: Tensor) -> Tensor:
+    """``sg(value)``: what is learned from is not itself taught by that edge."""
+    return value.detach()
+
+
+def total(values: Sequence[Tensor], weights: Sequence[Tensor | float]) -> Tensor:
+    """The weighted sum of the edges, a 0-dim tensor; the order of adding is the spec's order."""
+    result = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        result = result + value * weight
+    return result

@@ -1,0 +1,50 @@
+"""The order of the passes, readable as a page.
+
+    resolve_taps      captured models          -> every tap is a named value
+    insert_adapters   links                    -> both sides of each link, adapted to fit
+    attach_losses     signals, losses, weights -> one weighted total
+    ... optional passes, each behind the one it names as ``after`` ...
+
+What is mandatory stands here, because its order is meaning. Optional passes are found by the
+registry; each can be switched off by name, and then the result differs only by rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from kdgraph.errors import KDGraphError, near
+from kdgraph.passes import attach_losses, insert_adapters, resolve_taps
+from kdgraph.passes.base import PASSES, Pass
+
+MANDATORY = (
+    Pass("resolve_taps", resolve_taps.run),
+    Pass("insert_adapters", insert_adapters.run),
+    Pass("attach_losses", attach_losses.run),
+)
+
+
+def pipeline(without: Collection[str] = ()) -> list[Pass]:
+    """All passes in order, less the optional ones named in ``without``.
+
+    Raises:
+        KDGraphError: KD202 for a name that is no optional pass.
+    """
+    optional = dict(PASSES.items())
+    for name in without:
+        if name not in optional:
+            hint = near(name, optional)
+            known = ", ".join(sorted(optional))
+            raise KDGraphError.of(
+                "KD202", f"no optional pass is called {name!r}", help=hint or f"there are: {known}"
+            )
+    order = list(MANDATORY)
+    waiting = list(optional.values())
+    while waiting:
+        placed = {p.name for p in order}
+        ready = [p for p in waiting if p.after in placed]
+        if not ready:
+            raise ValueError(f"passes behind unknown passes: {[p.name for p in waiting]}")
+        order += ready
+        waiting = [p for p in waiting if p not in ready]
+    return [p for p in order if p.name not in without]

@@ -1,0 +1,1 @@
+"""The compiled graph as a module that any trainer can step."""

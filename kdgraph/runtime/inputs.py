@@ -1,0 +1,143 @@
+"""Checks of what a trainer hands over: names, shapes and types always, values when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kdgraph.errors import InputError, near
+from kdgraph.spec.language import BatchEntry, Spec
+from kdgraph.spec.shapes import show
+
+
+def check_batch(spec: Spec, batch: Mapping[str, Tensor]) -> None:
+    """Checks names, shapes and types of a batch against the spec.
+
+    Raises:
+        InputError: KD701 missing, KD702 unknown, KD703 not a tensor or wrong type,
+            KD704 wrong shape; each names the entry and its line in the spec.
+    """
+    for name in spec.batch:
+        if name not in batch:
+            given = ", ".join(sorted(batch)) or "nothing"
+            raise InputError.of(
+                "KD701", f"the batch has no {name!r}; given: {given}", span=spec.span("batch", name)
+            )
+    for name in batch:
+        if name not in spec.batch:
+            known = ", ".join(spec.batch)
+            raise InputError.of(
+                "KD702", f"the spec knows no batch entry {name!r}",
+                help=near(name, spec.batch) or f"entries: {known}", span=spec.span("batch"),
+            )
+    letters: dict[str, tuple[int, str]] = {}
+    for name, entry in spec.batch.items():
+        _check_entry(name, entry, batch[name], spec, letters)
+
+
+def _check_entry(
+    name: str, entry: BatchEntry, value: object, spec: Spec, letters: dict[str, tuple[int, str]]
+) -> None:
+    span = spec.span("batch", name)
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise InputError.of("KD703", f"batch entry {name!r} must be a tensor, not {kind}", span=span)
+    wanted: torch.dtype = getattr(torch, entry.dtype)
+    # any floating type will do for a floating entry: the trainer chooses the precision
+    if value.dtype != wanted and not (wanted.is_floating_point and value.dtype.is_floating_point):
+        raise InputError.of(
+            "KD703", f"batch entry {name!r} must be {entry.dtype}, not "
+            f"{str(value.dtype).removeprefix('torch.')}", span=span,
+        )
+    shape = tuple(value.shape)
+    fits = len(shape) == len(entry.shape) and all(
+        isinstance(w, str) or w == s for w, s in zip(entry.shape, shape, strict=True)
+    )
+    if not fits:
+        form = "[" + ", ".join(str(s) for s in entry.shape) + "]"
+        raise InputError.of(
+            "KD704", f"batch entry {name!r} must have shape {form}, not {show(shape)}", span=span
+        )
+    for letter, size in zip(entry.shape, shape, strict=True):
+        if isinstance(letter, str):
+            before, where = letters.setdefault(letter, (size, name))
+            if before != size:
+                raise InputError.of(
+                    "KD704",
+                    f"batch entry {name!r} has {letter} = {size}, but {where!r} has {before}",
+                    span=span,
+                )
+
+
+def check_labels(spec: Spec, batch: Mapping[str, Tensor]) -> None:
+    """Checks that integer labels lie within their declared ``classes``.
+
+    Values that a loss ignores (``ignore_index``) are fine.
+
+    Raises:
+        InputError: KD705 with the entry, the value and the edges that read it.
+    """
+    for name, entry in spec.batch.items():
+        if entry.classes is None or not batch[name].numel() or batch[name].is_floating_point():
+            continue
+        labels = batch[name]
+        readers = [
+            (edge, loss) for edge, loss in spec.losses.items()
+            if name in (ref for _, ref in loss.references())
+        ]
+        wrong = (labels < 0) | (labels >= entry.classes)
+        for _, loss in readers:
+            ignored = getattr(loss, "ignore_index", None)
+            if ignored is not None:
+                wrong &= labels != ignored
+        if bool(wrong.any()):
+            edges = ", ".join(repr(e) for e, _ in readers) or "no edge"
+            raise InputError.of(
+                "KD705",
+                f"batch entry {name!r} holds {labels[wrong][0].item()}, outside "
+                f"0..{entry.classes - 1} (read by {edges})",
+                span=spec.span("batch", name),
+            )
+
+
+def check_finite(
+    spec: Spec, loss: Tensor, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> None:
+    """Finds where a total that is not finite comes from.
+
+    Raises:
+        InputError: KD706 for a tap that holds nan, with the edges that read it; KD707 for the
+            first edge whose value is not finite although its inputs are numbers.
+    """
+    if bool(torch.isfinite(loss)):
+        return
+    for reference, value in outputs.items():
+        if value.is_floating_point() and bool(torch.isnan(value).any()):
+            model, tap = reference.split(".", 1)
+            edges = ", ".join(repr(e) for e in _readers(spec, reference)) or "no edge"
+            raise InputError.of(
+                "KD706", f"tap {reference!r} holds nan (read by {edges})",
+                span=spec.span("models", model, "taps", tap),
+            )
+    for edge, value in losses.items():
+        if not bool(torch.isfinite(value)):
+            raise InputError.of(
+                "KD707", f"edge {edge!r} is {value.item()}, although every tap is a number",
+                span=spec.span("losses", edge),
+            )
+
+
+def _readers(spec: Spec, reference: str) -> list[str]:
+    """Edges that read a tap directly, through a link or through signals."""
+    names = {reference}
+    names |= {f"{n}.student" for n, x in spec.links.items() if x.student == reference}
+    names |= {f"{n}.teacher" for n, x in spec.links.items() if x.teacher == reference}
+    for _ in spec.signals:  # signals may read signals; at most that many rounds
+        names |= {
+            n for n, s in spec.signals.items() if names & {ref for _, ref in s.references()}
+        }
+    return [
+        n for n, loss in spec.losses.items() if names & {ref for _, ref in loss.references()}
+    ]

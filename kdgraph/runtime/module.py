@@ -1,0 +1,133 @@
+"""``DistillModule``: the compiled spec as one plain ``nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from kdgraph.models.weights import save_weights
+from kdgraph.runtime.inputs import check_batch, check_finite, check_labels
+from kdgraph.runtime.report import Report
+from kdgraph.runtime.steer import Steer
+from kdgraph.spec.language import Spec
+
+
+class StepOutput(NamedTuple):
+    """What one step gives.
+
+    Attributes:
+        loss: the weighted total, a 0-dim tensor to call ``backward`` on.
+        losses: each edge by name, unweighted, 0-dim.
+        outputs: tapped values by reference (``student.logits``).
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class DistillModule(nn.Module):
+    """A distillation step: batch entries in by name, ``StepOutput`` out.
+
+    Trained models and adapters are registered, so ``parameters()`` are exactly what an
+    optimiser should get, and ``state_dict()`` holds them, the state of losses and the progress.
+    Frozen models are not registered: they keep eval mode and never enter a checkpoint, but
+    follow ``to``. Nothing is hooked.
+
+    Attributes:
+        models: the trained models by name; ``student`` is the caller's own module.
+        check_values: look for labels out of range and for nan (needs one device
+            synchronisation a step; skipped under ``torch.compile``).
+        report: the graph, what each pass did, how each model was captured.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        models: Mapping[str, nn.Module],
+        parts: Mapping[str, nn.Module],
+        steer: Steer,
+        programs: Mapping[bool, fx.GraphModule],
+        report: Report,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.report = report
+        self.check_values = True
+        self.models = nn.ModuleDict({n: m for n, m in models.items() if spec.is_trainable(n)})
+        self.adapters = _part(parts, "adapters")
+        self.losses = _part(parts, "losses")
+        self.steer = steer
+        # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
+        object.__setattr__(self, "_programs", dict(programs))
+        object.__setattr__(self, "_frozen", _frozen(spec, programs))
+
+    _programs: dict[bool, fx.GraphModule]
+    _frozen: list[nn.Module]
+
+    def forward(self, **batch: Tensor) -> StepOutput:
+        """One step. Arguments are the spec's batch entries.
+
+        Raises:
+            InputError: when the batch is not what the spec says, or a tap or edge is nan.
+        """
+        check_batch(self.spec, batch)
+        look = self.check_values and not torch.compiler.is_compiling()
+        if look:
+            check_labels(self.spec, batch)
+        out = self._programs[self.training](**batch)
+        step = StepOutput(out["loss"], out["losses"], out["outputs"])
+        if look:
+            check_finite(self.spec, step.loss, step.losses, step.outputs)
+        return step
+
+    @property
+    def student(self) -> nn.Module:
+        """The model named ``student``, or the only trained one."""
+        if "student" in self.models:
+            return self.models["student"]
+        if len(self.models) == 1:
+            return next(iter(self.models.values()))
+        raise AttributeError(f"several models are trained: {', '.join(self.models)}; use .models")
+
+    def set_progress(self, *, epoch: float | None = None, iteration: float | None = None) -> None:
+        """Tells schedules where training is, counted from 0; epochs may be fractional."""
+        self.steer.set(epoch, iteration)
+
+    def save_student(self, path: str | Path) -> None:
+        """Writes the student's weights as safetensors; they load into the plain model."""
+        save_weights(self.student, Path(path))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillModule:
+        """Moves and casts the frozen models along."""
+        super()._apply(fn, recurse)
+        for module in self._frozen:
+            module._apply(fn)
+        return self
+
+    def extra_repr(self) -> str:
+        frozen = [n for n in self.spec.models if not self.spec.is_trainable(n)]
+        return f"{self.spec.name}, frozen: {', '.join(frozen) or 'none'}"
+
+
+def _part(parts: Mapping[str, nn.Module], part: str) -> nn.ModuleDict:
+    prefix = f"{part}."
+    return nn.ModuleDict(
+        {k.removeprefix(prefix): m for k, m in parts.items() if k.startswith(prefix)}
+    )
+
+
+def _frozen(spec: Spec, programs: Mapping[bool, fx.GraphModule]) -> list[nn.Module]:
+    """What the programs hold beside the trained modules: frozen models and captured constants."""
+    found: dict[int, nn.Module] = {}
+    for program in programs.values():
+        for part, all_of_it in (("models", False), ("captured", True)):
+            if hasattr(program, part):
+                for name, module in program.get_submodule(part).named_children():
+                    if all_of_it or not spec.is_trainable(name):
+                        found[id(module)] = module
+    return list(found.values())
