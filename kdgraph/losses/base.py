@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.spec.entry import LossEntry, Ref
-from kdgraph.spec.shapes import Shape, ShapeMismatch, show
+from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, show
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,11 +88,6 @@ def per_sample(value: Tensor | float, like: Tensor) -> Tensor | float:
     if isinstance(value, int | float) or value.dim() == 0:
         return value
     return _over_rows(value, like)
-
-
-def class_dim(shape: Shape) -> int:
-    """Where the classes are: last for [B, K] and [B, L, K], second for maps [B, K, H, W]."""
-    return 1 if len(shape) >= 4 else len(shape) - 1
 
 
 def same_classes(student: Shape, teacher: Shape) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdgraph.losses.base import RowLoss, class_dim, per_sample, same_classes
+from kdgraph.losses.base import RowLoss, per_sample, same_classes
 from kdgraph.spec.entry import Ref, register_loss
-from kdgraph.spec.shapes import Shape
+from kdgraph.spec.shapes import Shape, class_dim
 from kdgraph.spec.steer import Tau
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 Shape = tuple[int, ...]
@@ -46,3 +47,39 @@ def same_batch(student: Shape, teacher: Shape) -> None:
         raise ShapeMismatch(
             f"student {show(student)} and teacher {show(teacher)} must have the same batch size"
         )
+
+
+def class_dim(shape: Shape) -> int:
+    """Where classes or channels are: last in [B, K] and [B, L, D], second in maps [B, C, H, W]."""
+    return 1 if len(shape) >= 4 else len(shape) - 1
+
+
+def grid(tokens: int, skip: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the map that a row of tokens stands for.
+
+    Args:
+        tokens: how many there are, the first ``skip`` of them (class, registers) not part of it.
+        skip: tokens before the map's.
+        size: height and width, for maps that are not square.
+
+    Raises:
+        ShapeMismatch: when the tokens left do not fill ``size``, or no square.
+    """
+    left = tokens - skip
+    side = math.isqrt(max(left, 0))
+    height, width = size or (side, side)
+    if left > 0 and height * width == left:
+        return height, width
+    what = f"{tokens} tokens" if skip == 0 else f"{tokens} tokens without the first {skip}"
+    if size is not None:
+        raise ShapeMismatch(f"{what} do not fill a map of {height} x {width}")
+    prefix = square_prefix(tokens)
+    hint = "" if prefix is None else f"; 'skip: {prefix}' leaves {math.isqrt(tokens - prefix)} squared"
+    raise ShapeMismatch(f"{what} are not a square map{hint}")
+
+
+def square_prefix(tokens: int, most: int = 8) -> int | None:
+    """The least number of prefix tokens, up to ``most``, that leaves a square; None without one."""
+    return next(
+        (p for p in range(min(most + 1, tokens)) if math.isqrt(tokens - p) ** 2 == tokens - p), None
+    )
