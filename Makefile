@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all a fresh clone needs; they install into .venv first.
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+# Without the current folder on the path, transformers cannot take ./kernels for another package.
+export PYTHONSAFEPATH := 1
+# Waiting OpenMP threads would spin on the cores that the other processes need.
+export OMP_WAIT_POLICY := PASSIVE
+
+# A .venv that has everything serves the demo too.
+FULL := $(VENV)/installed-all-dev
+DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format types floors constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(FULL): pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[all,dev]'
+	@touch $@
+
+$(VENV)/installed-train-vision: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[train,vision]'
+	@touch $@
+
+demo: $(DEMO) ## compile and train the digits spec, compare, draw the graph
+	$(BIN)/kdgraph train specs/digits.yaml --compare --seeds 5 -o runs/digits
+	$(BIN)/kdgraph draw specs/digits.yaml -o runs/digits/graph.svg
+	@echo "The training graph as a picture: runs/digits/graph.svg"
+
+test: export OMP_NUM_THREADS := 1
+test: $(FULL) ## run every test that needs no GPU
+	$(BIN)/pytest -m "not gpu" -n $(JOBS) --dist loadfile
+
+check: lint types floors ## everything about the text of the code; changes nothing
+
+lint: $(FULL) ## ruff's rules and format
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(FULL) ## mypy, strict
+	$(BIN)/mypy
+
+floors: $(FULL) ## imports run one way
+	$(BIN)/lint-imports
+
+format: $(FULL) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(BIN)/python ## pin the newest versions that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[all,dev]'
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format freeze --exclude-editable \
+	    --exclude pip; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove what was built, not .venv and not runs/
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,66 @@
+"""What every test gets: one thread, no network, fixed seeds, and a way to ask for system packages."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Set before anything imports torch, and inherited by the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+IN_CI = os.environ.get("KDGRAPH_CI") == "1"
+
+# Timings of a shared machine decide no test; CI runs the same examples each time.
+settings.register_profile(
+    "kdgraph",
+    deadline=None,
+    derandomize=IN_CI,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("kdgraph")
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """The same random numbers for a test wherever it stands in the order.
+
+    torch and numpy are seeded only where they are loaded, so that tests without them stay quick.
+    """
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def require_system() -> Callable[[str, object], None]:
+    """``require_system("graphviz", shutil.which("dot"))``: needs a system package.
+
+    Skips, with the reason, where it is missing; in CI, which installs them all, that fails.
+    """
+
+    def require(name: str, available: object) -> None:
+        if available:
+            return
+        reason = f"needs the system package {name}"
+        if IN_CI:
+            pytest.fail(f"{reason}, which .ci/run should have installed")
+        pytest.skip(reason)
+
+    return require
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")

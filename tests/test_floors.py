@@ -1,0 +1,62 @@
+"""What is loaded when: reading a spec must not wait for torch, nor a CPU-only run need Triton.
+
+Which folder may import which is the contract in pyproject.toml (`make floors`). It reads the text
+of the code and cannot tell an import at the head of a module from one inside a function; these
+tests can.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "torchvision", "timm", "transformers", "lightning", "sklearn", "triton"]
+VOCABULARY = ["losses", "adapters", "signals", "schedules", "actions", "models"]
+
+# Runs in a fresh interpreter: names the first module after whose import something heavy is loaded.
+PROBE = """
+import importlib, json, pkgutil, sys
+packages, heavy = json.loads(sys.argv[1])
+names = []
+for name in packages:
+    names.append(name)
+    module = importlib.import_module(name)
+    for found in pkgutil.iter_modules(getattr(module, "__path__", []), prefix=f"{name}."):
+        if not found.ispkg and not found.name.rpartition(".")[2].startswith("_"):
+            names.append(found.name)
+for name in names:
+    importlib.import_module(name)
+    loaded = sorted(set(heavy) & set(sys.modules))
+    if loaded:
+        sys.exit(f"{name} loads {', '.join(loaded)}")
+print(len(names))
+"""
+
+
+def probe(packages: list[str], heavy: list[str]) -> int:
+    """How many modules were imported; fails where one of them loads something heavy."""
+    command = [sys.executable, "-c", PROBE, json.dumps([packages, heavy])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_importing_kdgraph_loads_nothing_heavy() -> None:
+    assert probe(["kdgraph", "kdgraph.errors", "kdgraph.registry"], HEAVY) == 3
+
+
+@pytest.mark.parametrize("folder", ["spec", *VOCABULARY])
+def test_the_language_loads_without_torch(folder: str) -> None:
+    # A helper that does need torch starts with an underscore and is imported where it is used.
+    assert probe([f"kdgraph.{folder}"], HEAVY) >= 1
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    assert probe(["kdgraph.cli", "kdgraph.cli.main"], HEAVY) >= 2
+
+
+def test_kernels_load_without_triton() -> None:
+    assert probe(["kdgraph.kernels"], ["triton"]) >= 1
