@@ -1,4 +1,4 @@
-"""What every test gets: one thread, no network, fixed seeds, and a way to ask for system packages."""
+"""What every test gets: one thread, no network, fixed seeds, a way to ask for system packages."""
 
 from __future__ import annotations
 

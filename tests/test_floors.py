@@ -17,18 +17,16 @@ HEAVY = ["torch", "torchvision", "timm", "transformers", "lightning", "sklearn",
 VOCABULARY = ["losses", "adapters", "signals", "schedules", "actions", "models"]
 
 # Runs in a fresh interpreter: names the first module after whose import something heavy is loaded.
+# "package.*" stands for its modules; a helper that does need torch starts with an underscore.
 PROBE = """
 import importlib, json, pkgutil, sys
-packages, heavy = json.loads(sys.argv[1])
-names = []
-for name in packages:
-    names.append(name)
-    module = importlib.import_module(name)
-    for found in pkgutil.iter_modules(getattr(module, "__path__", []), prefix=f"{name}."):
-        if not found.ispkg and not found.name.rpartition(".")[2].startswith("_"):
-            names.append(found.name)
+names, heavy = json.loads(sys.argv[1])
 for name in names:
-    importlib.import_module(name)
+    package, _, star = name.partition(".*")
+    module = importlib.import_module(package)
+    if star:
+        inside = pkgutil.iter_modules(module.__path__, prefix=f"{package}.")
+        names += [m.name for m in inside if not m.name.rpartition(".")[2].startswith("_")]
     loaded = sorted(set(heavy) & set(sys.modules))
     if loaded:
         sys.exit(f"{name} loads {', '.join(loaded)}")
@@ -36,9 +34,9 @@ print(len(names))
 """
 
 
-def probe(packages: list[str], heavy: list[str]) -> int:
+def probe(names: list[str], heavy: list[str]) -> int:
     """How many modules were imported; fails where one of them loads something heavy."""
-    command = [sys.executable, "-c", PROBE, json.dumps([packages, heavy])]
+    command = [sys.executable, "-c", PROBE, json.dumps([names, heavy])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -50,13 +48,12 @@ def test_importing_kdgraph_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("folder", ["spec", *VOCABULARY])
 def test_the_language_loads_without_torch(folder: str) -> None:
-    # A helper that does need torch starts with an underscore and is imported where it is used.
-    assert probe([f"kdgraph.{folder}"], HEAVY) >= 1
+    assert probe([f"kdgraph.{folder}.*"], HEAVY) > 1
 
 
 def test_the_command_line_starts_without_torch() -> None:
-    assert probe(["kdgraph.cli", "kdgraph.cli.main"], HEAVY) >= 2
+    assert probe(["kdgraph.cli.*"], HEAVY) > 1
 
 
 def test_kernels_load_without_triton() -> None:
-    assert probe(["kdgraph.kernels"], ["triton"]) >= 1
+    assert probe(["kdgraph.kernels.*"], ["triton"]) >= 1
