@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from kdgraph.capture import Captured, capture
 from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
-from kdgraph.graph.build import build, example_batch
+from kdgraph.graph.example import example_batch
 from kdgraph.models.load import build_model, build_skeleton
 from kdgraph.passes.base import Context
+from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
 from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.lower import lower
@@ -115,7 +116,7 @@ def _plan(
     start: float,
 ) -> Report:
     captures = _captures(spec, nets)
-    graph, records = run_passes(build(spec, captures), pipeline(without), context)
+    graph, records = run_passes(inline_models(spec, captures), pipeline(without), context)
     return Report(spec, captures, tuple(records), graph, time.perf_counter() - start)
 
 
@@ -168,8 +169,10 @@ def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.
     span = spec.span("models", name, "source")
     if model.source is None:
         raise ModelError.of(
-            "KD410", f"model {name!r} has no source", span=spec.span("models", name),
-            help=f"write `source:`, or hand the module over: compile(..., models={{{name!r}: net}})",
+            "KD410",
+            f"model {name!r} has no source",
+            span=spec.span("models", name),
+            help=f"write `source:`, or hand it over: compile(..., models={{{name!r}: net}})",
         )
     if skeleton:
         return build_skeleton(model.source, model.args, trust=trust, span=span)

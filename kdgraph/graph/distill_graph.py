@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from kdgraph.graph.ops import tap
 from kdgraph.spec.language import Spec
@@ -36,10 +36,8 @@ class DistillGraph:
     def copy(self) -> DistillGraph:
         """The same graph in new nodes; modules and parameters are shared."""
         graph = fx.Graph()
-        output = graph.graph_copy(self.graph, {}, return_output_node=True)
-        assert output is not None, "a DistillGraph always has an output"
-        value, old = output
-        graph.output(value).meta = dict(old.meta)
+        value = graph.graph_copy(self.graph, {})
+        graph.output(value).meta = dict(self.output.meta)
         return DistillGraph(graph, self.root, self.spec)
 
     def module(self) -> fx.GraphModule:
@@ -91,4 +89,4 @@ def shape_of(node: fx.Node) -> Shape | None:
         shape: Shape | None = node.meta["kd_shape"]
         return shape
     value = node.meta.get("val")
-    return tuple(int(s) for s in value.shape) if hasattr(value, "shape") else None
+    return tuple(int(s) for s in value.shape) if isinstance(value, Tensor) else None

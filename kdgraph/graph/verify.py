@@ -25,8 +25,8 @@ def verify(graph: DistillGraph) -> list[str]:
     faults += [f"reference {name!r} is marked {n} times" for name, n in names.items() if n > 1]
     for node in graph.graph.find_nodes(op="call_function", target=total):
         values, weights = node.args
-        if len(values) != len(weights):  # type: ignore[arg-type]
-            faults.append(f"%{node.name} adds {len(values)} values with {len(weights)} weights")  # type: ignore[arg-type]
+        if len(values) != len(weights):
+            faults.append(f"%{node.name} adds {len(values)} values with {len(weights)} weights")
     return faults
 
 
@@ -38,7 +38,11 @@ def _node_faults(node: fx.Node, graph: DistillGraph) -> list[str]:
         faults.append(f"%{node.name} has no owner")
     if node.op in ("call_module", "get_attr") and not _resolves(graph, str(node.target)):
         faults.append(f"%{node.name} refers to {node.target}, which does not exist")
-    if node.meta.get("kd_role") == "total" and node.op != "output" and shape_of(node) not in (None, ()):
+    if (
+        node.meta.get("kd_role") == "total"
+        and node.op != "output"
+        and shape_of(node) not in (None, ())
+    ):
         faults.append(f"%{node.name} must be a single number, not {shape_of(node)}")
     return faults
 

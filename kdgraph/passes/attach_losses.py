@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, cast
 
 import networkx as nx
 from torch import fx
 
-from kdgraph.graph import DistillGraph, role_of, shape_of
+from kdgraph.graph import DistillGraph, Role, role_of, shape_of
 from kdgraph.graph.ops import stop_gradient, tap, total
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes.base import Context, tagged
@@ -101,8 +102,6 @@ class _Attach:
             return None
         pair = self._call(key, loss, {**inputs, "row_weight": weight}, None)
         get = self.graph.graph.call_function
-        import operator
-
         plain = tagged(get(operator.getitem, (pair, 0)), "loss", key, span, ())
         return plain, (tagged(get(operator.getitem, (pair, 1)), "loss", key, span, ()), 1.0)
 
@@ -111,7 +110,7 @@ class _Attach:
         module = self.context.module(key, entry.module)
         self.graph.root.get_submodule(part).add_module(name, module)
         node = self.graph.graph.call_module(key, kwargs=inputs)
-        role = "loss" if part == "losses" else "signal"
+        role: Role = "loss" if part == "losses" else "signal"
         return tagged(node, role, key, self.spec.span(part, name), shape)
 
     def _inputs(self, entry: Entry, part: str, name: str) -> dict[str, Any]:
@@ -136,9 +135,7 @@ class _Attach:
         node = self.graph.graph.get_attr(f"steer.{part}_{name}_{field}")
         return tagged(node, "steer", f"{part}.{name}", self.spec.span(part, name, field), ())
 
-    def _checked(
-        self, entry: Any, inputs: dict[str, Any], part: str, name: str
-    ) -> Shape | None:
+    def _checked(self, entry: Any, inputs: dict[str, Any], part: str, name: str) -> Shape | None:
         """Runs the entry's shape rule; notes what does not fit, with the adapter that would."""
         shapes: dict[str, Any] = {}
         for field in entry.ref_fields():
@@ -149,8 +146,9 @@ class _Attach:
                 if None in found:
                     span = self.spec.span(part, name, field)
                     self.context.wrong(
-                        "KD302", f"{name!r} reads {getattr(entry, field)!r}, which is not a "
-                        "single tensor", span,
+                        "KD302",
+                        f"{name!r} reads {getattr(entry, field)!r}, which is not a single tensor",
+                        span,
                         help="reach inside the output, as in 'output.logits' or 'layer3[0]'",
                     )
                     return None
@@ -164,7 +162,9 @@ class _Attach:
         except ShapeMismatch as mismatch:
             what = "edge" if part == "losses" else "signal"
             self.context.wrong(
-                "KD301", f"{what} {name!r} ({entry.use}): {mismatch}", self.spec.span(part, name),
+                "KD301",
+                f"{what} {name!r} ({entry.use}): {mismatch}",
+                self.spec.span(part, name),
                 help=_fix(mismatch, entry),
             )
             return None

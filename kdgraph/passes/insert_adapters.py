@@ -57,7 +57,9 @@ def _adapt(
     if shape_s is None or shape_t is None:
         side = link.student if shape_s is None else link.teacher
         context.wrong(
-            "KD302", f"link {name!r}: {side!r} is not a single tensor", span,
+            "KD302",
+            f"link {name!r}: {side!r} is not a single tensor",
+            span,
             help="reach inside the output, as in 'output.logits' or 'layer3[0]'",
         )
         return None

@@ -29,8 +29,10 @@ def check_batch(spec: Spec, batch: Mapping[str, Tensor]) -> None:
         if name not in spec.batch:
             known = ", ".join(spec.batch)
             raise InputError.of(
-                "KD702", f"the spec knows no batch entry {name!r}",
-                help=near(name, spec.batch) or f"entries: {known}", span=spec.span("batch"),
+                "KD702",
+                f"the spec knows no batch entry {name!r}",
+                help=near(name, spec.batch) or f"entries: {known}",
+                span=spec.span("batch"),
             )
     letters: dict[str, tuple[int, str]] = {}
     for name, entry in spec.batch.items():
@@ -43,13 +45,17 @@ def _check_entry(
     span = spec.span("batch", name)
     if not isinstance(value, Tensor):
         kind = type(value).__name__
-        raise InputError.of("KD703", f"batch entry {name!r} must be a tensor, not {kind}", span=span)
+        raise InputError.of(
+            "KD703", f"batch entry {name!r} must be a tensor, not {kind}", span=span
+        )
     wanted: torch.dtype = getattr(torch, entry.dtype)
     # any floating type will do for a floating entry: the trainer chooses the precision
     if value.dtype != wanted and not (wanted.is_floating_point and value.dtype.is_floating_point):
         raise InputError.of(
-            "KD703", f"batch entry {name!r} must be {entry.dtype}, not "
-            f"{str(value.dtype).removeprefix('torch.')}", span=span,
+            "KD703",
+            f"batch entry {name!r} must be {entry.dtype}, not "
+            f"{str(value.dtype).removeprefix('torch.')}",
+            span=span,
         )
     shape = tuple(value.shape)
     fits = len(shape) == len(entry.shape) and all(
@@ -84,7 +90,8 @@ def check_labels(spec: Spec, batch: Mapping[str, Tensor]) -> None:
             continue
         labels = batch[name]
         readers = [
-            (edge, loss) for edge, loss in spec.losses.items()
+            (edge, loss)
+            for edge, loss in spec.losses.items()
             if name in (ref for _, ref in loss.references())
         ]
         wrong = (labels < 0) | (labels >= entry.classes)
@@ -118,13 +125,15 @@ def check_finite(
             model, tap = reference.split(".", 1)
             edges = ", ".join(repr(e) for e in _readers(spec, reference)) or "no edge"
             raise InputError.of(
-                "KD706", f"tap {reference!r} holds nan (read by {edges})",
+                "KD706",
+                f"tap {reference!r} holds nan (read by {edges})",
                 span=spec.span("models", model, "taps", tap),
             )
     for edge, value in losses.items():
         if not bool(torch.isfinite(value)):
             raise InputError.of(
-                "KD707", f"edge {edge!r} is {value.item()}, although every tap is a number",
+                "KD707",
+                f"edge {edge!r} is {value.item()}, although every tap is a number",
                 span=spec.span("losses", edge),
             )
 
@@ -135,9 +144,5 @@ def _readers(spec: Spec, reference: str) -> list[str]:
     names |= {f"{n}.student" for n, x in spec.links.items() if x.student == reference}
     names |= {f"{n}.teacher" for n, x in spec.links.items() if x.teacher == reference}
     for _ in spec.signals:  # signals may read signals; at most that many rounds
-        names |= {
-            n for n, s in spec.signals.items() if names & {ref for _, ref in s.references()}
-        }
-    return [
-        n for n, loss in spec.losses.items() if names & {ref for _, ref in loss.references()}
-    ]
+        names |= {n for n, s in spec.signals.items() if names & {ref for _, ref in s.references()}}
+    return [n for n, loss in spec.losses.items() if names & {ref for _, ref in loss.references()}]

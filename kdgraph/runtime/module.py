@@ -104,12 +104,13 @@ class DistillModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillModule:
         """Moves and casts the frozen models along."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module in self._frozen:
-            module._apply(fn)
+            module._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def extra_repr(self) -> str:
+        """What ``print(step)`` says beside the trained modules."""
         frozen = [n for n in self.spec.models if not self.spec.is_trainable(n)]
         return f"{self.spec.name}, frozen: {', '.join(frozen) or 'none'}"
 

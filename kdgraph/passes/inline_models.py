@@ -1,48 +1,18 @@
-"""Captured models side by side in one graph: what the passes start from."""
+"""Captured models side by side in one graph: what the pipeline starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from kdgraph.capture.ladder import Captured
-from kdgraph.graph.distill_graph import DistillGraph, Role
+from kdgraph.capture import Captured
+from kdgraph.graph import DistillGraph, Role
+from kdgraph.graph.example import example_batch
 from kdgraph.spec.language import Spec
 
-# Sizes that stand for free letters while shapes are worked out; odd, so that they seldom meet
-# a size that a model fixes, and never 0 or 1, which are special.
-_BATCH, _OTHER = 13, (16, 24, 32, 40, 48)
 
-
-def letter_sizes(spec: Spec) -> dict[str, int]:
-    """The example size of each free letter of the batch."""
-    letters = dict.fromkeys(
-        s for e in spec.batch.values() for s in e.shape if isinstance(s, str)
-    )
-    first = [e.shape[0] for e in spec.batch.values() if isinstance(e.shape[0], str)]
-    others = [x for x in letters if x not in first]
-    return {
-        **dict.fromkeys((x for x in letters if x in first), _BATCH),
-        **{x: _OTHER[i % len(_OTHER)] for i, x in enumerate(others)},
-    }
-
-
-def example_batch(spec: Spec, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Tensors of zeros with the shapes and types of the batch, free letters filled in."""
-    sizes = letter_sizes(spec)
-    return {
-        name: torch.zeros(
-            [sizes[s] if isinstance(s, str) else s for s in entry.shape],
-            dtype=getattr(torch, entry.dtype),
-            device=device,
-        )
-        for name, entry in spec.batch.items()
-    }
-
-
-def build(spec: Spec, captures: Mapping[str, Captured]) -> DistillGraph:
+def inline_models(spec: Spec, captures: Mapping[str, Captured]) -> DistillGraph:
     """``captured models -> one graph`` that returns every tap by its reference."""
     graph = fx.Graph()
     root = nn.Module()
@@ -108,7 +78,8 @@ def _inline(
             if node.op in ("call_module", "get_attr"):
                 own = str(node.target) in made
                 copied.target = (
-                    f"captured.{model}.{_flat(str(node.target))}" if own
+                    f"captured.{model}.{_flat(str(node.target))}"
+                    if own
                     else f"models.{model}.{node.target}"
                 )
             copied.meta = {**node.meta, **_meta(role, model, spec, "models", model)}
