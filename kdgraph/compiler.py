@@ -22,7 +22,6 @@ from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.lower import lower
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.report import Report
-from kdgraph.runtime.steer import Steer, schedules
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import diagnose, load_spec
 from kdgraph.spec.references import not_yet
@@ -57,12 +56,11 @@ def compile(
     nets = _models(checked, models or {}, trust)
     context = Context(checked)
     report = _plan(checked, nets, context, without, start)
-    steer = Steer(schedules(checked))
-    program = lower(report.graph, steer)
+    program = lower(report.graph)
     programs = {True: program, False: program}
     if any(c.mode_dependent for c in report.captures.values()):
-        programs[False] = lower(_evaluation(checked, nets, context, without, start).graph, steer)
-    return DistillModule(checked, nets, context.modules, steer, programs, report)
+        programs[False] = lower(_evaluation(checked, nets, context, without, start).graph)
+    return DistillModule(checked, nets, context.modules, programs, report)
 
 
 def check(

@@ -10,6 +10,7 @@ from torch import fx
 
 from kdgraph.graph import DistillGraph, Role, role_of, shape_of
 from kdgraph.graph.ops import stop_gradient, tap, total
+from kdgraph.graph.steer import Steer, schedules
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes.base import Context, tagged
 from kdgraph.signals.base import Signal
@@ -131,7 +132,9 @@ class _Attach:
         return inputs
 
     def _steer(self, part: str, name: str, field: str) -> fx.Node:
-        """The buffer that holds a scheduled number; lowering registers it."""
+        """The buffer that holds a scheduled number."""
+        steer = self.context.module("steer", lambda: Steer(schedules(self.spec)))
+        self.graph.root.add_module("steer", steer)
         node = self.graph.graph.get_attr(f"steer.{part}_{name}_{field}")
         return tagged(node, "steer", f"{part}.{name}", self.spec.span(part, name, field), ())
 

@@ -77,15 +77,20 @@ def _check_entry(
                 )
 
 
-def check_labels(spec: Spec, batch: Mapping[str, Tensor]) -> None:
-    """Checks that integer labels lie within their declared ``classes``.
+def check_values(spec: Spec, batch: Mapping[str, Tensor]) -> None:
+    """Checks the values of a batch before they reach any running statistics.
 
-    Values that a loss ignores (``ignore_index``) are fine.
+    Integer labels must lie within their declared ``classes``; what a loss ignores
+    (``ignore_index``) is fine.
 
     Raises:
-        InputError: KD705 with the entry, the value and the edges that read it.
+        InputError: KD705 with the entry, the value and the edges that read it; KD706 for nan.
     """
     for name, entry in spec.batch.items():
+        if batch[name].is_floating_point() and bool(torch.isnan(batch[name]).any()):
+            raise InputError.of(
+                "KD706", f"batch entry {name!r} holds nan", span=spec.span("batch", name)
+            )
         if entry.classes is None or not batch[name].numel() or batch[name].is_floating_point():
             continue
         labels = batch[name]

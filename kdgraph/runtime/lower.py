@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torch import fx, nn
+from torch import fx
 
 from kdgraph.graph import DistillGraph
 from kdgraph.graph.ops import tap
 
 
-def lower(graph: DistillGraph, steer: nn.Module) -> fx.GraphModule:
+def lower(graph: DistillGraph) -> fx.GraphModule:
     """Drops the markers and binds the graph to the modules it calls.
 
     Trained parts are the caller's very modules. Of a frozen model the result holds only the
@@ -18,18 +18,19 @@ def lower(graph: DistillGraph, steer: nn.Module) -> fx.GraphModule:
     for node in lowered.graph.find_nodes(op="call_function", target=tap):
         node.replace_all_uses_with(node.args[0])
         lowered.graph.erase_node(node)
-    if "steer" not in dict(lowered.root.named_children()):
-        lowered.root.add_module("steer", steer)
     module = fx.GraphModule(lowered.root, lowered.graph, class_name="DistillStep")
     for name in graph.spec.models:
         if graph.spec.is_trainable(name):
-            _bind(module, "models", name, graph.root.get_submodule(f"models.{name}"))
-    if hasattr(module, "steer"):
-        module.add_module("steer", steer)
+            _bind(module, f"models.{name}", graph)
+    _bind(module, "steer", graph)
     return module
 
 
-def _bind(module: fx.GraphModule, part: str, name: str, real: nn.Module) -> None:
-    """Puts the real module where fx has made a shell with only the submodules called."""
-    if hasattr(module, part) and hasattr(module.get_submodule(part), name):
-        module.get_submodule(part).add_module(name, real)
+def _bind(module: fx.GraphModule, path: str, graph: DistillGraph) -> None:
+    """Puts the real module where fx has made a shell with only what the graph calls."""
+    parent, _, name = path.rpartition(".")
+    try:
+        module.get_submodule(parent).get_submodule(name)
+    except AttributeError:
+        return  # not called at all
+    module.get_submodule(parent).add_module(name, graph.root.get_submodule(path))

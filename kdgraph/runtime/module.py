@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from kdgraph.graph.steer import Steer
 from kdgraph.models.weights import save_weights
-from kdgraph.runtime.inputs import check_batch, check_finite, check_labels
+from kdgraph.runtime.inputs import check_batch, check_finite, check_values
 from kdgraph.runtime.report import Report
-from kdgraph.runtime.steer import Steer
 from kdgraph.spec.language import Spec
 
 
@@ -40,8 +40,8 @@ class DistillModule(nn.Module):
 
     Attributes:
         models: the trained models by name; ``student`` is the caller's own module.
-        check_values: look for labels out of range and for nan (needs one device
-            synchronisation a step; skipped under ``torch.compile``).
+        check_values: look for labels out of range and for nan; needs one synchronisation with
+            the device a step. Under ``torch.compile`` no input is checked.
         report: the graph, what each pass did, how each model was captured.
     """
 
@@ -50,7 +50,6 @@ class DistillModule(nn.Module):
         spec: Spec,
         models: Mapping[str, nn.Module],
         parts: Mapping[str, nn.Module],
-        steer: Steer,
         programs: Mapping[bool, fx.GraphModule],
         report: Report,
     ) -> None:
@@ -61,7 +60,7 @@ class DistillModule(nn.Module):
         self.models = nn.ModuleDict({n: m for n, m in models.items() if spec.is_trainable(n)})
         self.adapters = _part(parts, "adapters")
         self.losses = _part(parts, "losses")
-        self.steer = steer
+        self.steer = cast(Steer, parts.get("steer", Steer({})))
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
         object.__setattr__(self, "_programs", dict(programs))
         object.__setattr__(self, "_frozen", _frozen(spec, programs))
@@ -75,15 +74,19 @@ class DistillModule(nn.Module):
         Raises:
             InputError: when the batch is not what the spec says, or a tap or edge is nan.
         """
+        if torch.compiler.is_compiling():
+            return self._run(batch)
         check_batch(self.spec, batch)
-        look = self.check_values and not torch.compiler.is_compiling()
-        if look:
-            check_labels(self.spec, batch)
-        out = self._programs[self.training](**batch)
-        step = StepOutput(out["loss"], out["losses"], out["outputs"])
-        if look:
+        if self.check_values:
+            check_values(self.spec, batch)
+        step = self._run(batch)
+        if self.check_values:
             check_finite(self.spec, step.loss, step.losses, step.outputs)
         return step
+
+    def _run(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        out = self._programs[self.training](**batch)
+        return StepOutput(out["loss"], out["losses"], out["outputs"])
 
     @property
     def student(self) -> nn.Module:

@@ -220,7 +220,8 @@ def test_copies_are_independent(step: kdgraph.DistillModule) -> None:
         (lambda b: b.update(image=b["image"][:, :1]), "KD704", "[B, 3, 16, 16]"),
         (lambda b: b.update(label=b["label"][:2]), "KD704", "B = 2, but 'image' has 5"),
         (lambda b: b.update(label=b["label"] + 1), "KD705", "holds 4, outside 0..3"),
-        (lambda b: b["image"].fill_(float("nan")), "KD706", "holds nan (read by"),
+        (lambda b: b["image"].fill_(float("nan")), "KD706", "entry 'image' holds nan"),
+        (lambda b: b["image"].fill_(3e38), "KD706", "holds nan (read by"),
     ],
 )
 def test_a_wrong_batch_is_named(
