@@ -1,0 +1,45 @@
+"""``cifar/NAME``: the small residual networks of the distillation literature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kdgraph.models.base import Source, register_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_NARROW = (16, 16, 32, 64)
+_WIDE = (32, 64, 128, 256)
+
+# name: depth, channels of the stem and of the three stages
+_RESNETS = {f"resnet{depth}": (depth, _NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
+    "resnet8x4": (8, _WIDE),
+    "resnet32x4": (32, _WIDE),
+}
+# name: depth, widening factor
+_WIDE_RESNETS = {"wrn-16-1": (16, 1), "wrn-16-2": (16, 2), "wrn-40-1": (40, 1), "wrn-40-2": (40, 2)}
+
+
+@register_source
+class CifarSource(Source):
+    """kdgraph's own ResNets and Wide ResNets for small images.
+
+    ``args``: ``num_classes`` (default 10) and ``in_channels`` (default 3). There are no
+    pretrained weights.
+    """
+
+    prefix = "cifar"
+
+    def build(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        if name not in self.names():
+            raise self.unknown(name)
+        from kdgraph.models.nets.cifar import CifarResNet, CifarWideResNet
+
+        if name in _RESNETS:
+            return CifarResNet(*_RESNETS[name], **args)
+        return CifarWideResNet(*_WIDE_RESNETS[name], **args)
+
+    def names(self) -> list[str]:
+        return [*_RESNETS, *_WIDE_RESNETS]

@@ -1,0 +1,126 @@
+"""``hf/TYPE`` and ``hf/ORG/NAME``: the models of transformers, from scratch or pretrained."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from kdgraph.errors import ModelError, near
+from kdgraph.models.base import Source, register_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_RUNS_CODE = ("trust_remote_code", "weights_only")
+_ANY_CONFIG = ("attn_implementation", "tie_word_embeddings")  # read by all, declared by few
+
+
+@register_source
+class HuggingFaceSource(Source):
+    """Models of transformers.
+
+    ``hf/bert`` (a model type) is built from scratch and ``args`` are fields of its config.
+    ``hf/org/name`` (a model id, or a local folder such as ``hf/./folder``) is loaded with
+    ``from_pretrained``, which takes ``args``. In both, ``head`` picks the auto class by its task:
+    ``causal-lm`` is ``AutoModelForCausalLM``, ``image-classification`` is
+    ``AutoModelForImageClassification``; without it the model is ``AutoModel``, which has no head.
+    """
+
+    prefix = "hf"
+    extra = "hf"
+
+    def build(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        transformers, auto, fields = self._prepare(name, args)
+        module: nn.Module
+        if _is_type(name):
+            module = auto.from_config(_config(transformers, name, fields))
+        else:
+            module = auto.from_pretrained(name, trust_remote_code=False, **fields)
+        return module
+
+    def architecture(self, name: str, args: Mapping[str, Any], *, download: bool) -> nn.Module:
+        if _is_type(name):
+            return self.build(name, args)
+        transformers, auto, fields = self._prepare(name, args)
+        try:
+            config, rest = transformers.AutoConfig.from_pretrained(
+                name,
+                local_files_only=not download,
+                trust_remote_code=False,
+                return_unused_kwargs=True,
+                **fields,
+            )
+        except OSError as error:
+            if download or Path(name).is_dir():
+                raise
+            raise ModelError.of(
+                "KD415",
+                f"the config of hf/{name} is not on this machine",
+                help=f"fetch it once with `hf download {name} config.json`",
+            ) from error
+        module: nn.Module = auto.from_config(config, **rest)
+        return module
+
+    def names(self) -> list[str]:
+        return sorted(self.library("transformers").CONFIG_MAPPING.keys())
+
+    def _prepare(
+        self, name: str, args: Mapping[str, Any]
+    ) -> tuple[ModuleType, Any, dict[str, Any]]:
+        """transformers, the auto class that ``head`` names, and the arguments without ``head``."""
+        transformers = self.library("transformers")
+        if _is_type(name) and name not in transformers.CONFIG_MAPPING:
+            raise ModelError.of(
+                "KD411",
+                f"transformers has no model type {name!r}",
+                help=near(name, self.names()) or "a pretrained model is named hf/ORG/NAME",
+            )
+        fields = dict(args)
+        for key in _RUNS_CODE:
+            if key in fields:
+                raise ModelError.of(
+                    "KD412",
+                    f"hf/ models take no `{key}`: a spec runs no code that comes with a model",
+                    help="build it in a module of your own: python/package.module:callable",
+                )
+        return transformers, _auto_class(transformers, fields.pop("head", None)), fields
+
+
+def _is_type(name: str) -> bool:
+    """Whether ``name`` is a model type; a model id or a folder has a slash."""
+    return "/" not in name
+
+
+def _auto_class(transformers: ModuleType, head: str | None) -> Any:
+    """``causal-lm`` -> ``transformers.AutoModelForCausalLM``; None -> ``AutoModel``."""
+    if head is None:
+        return transformers.AutoModel
+    tasks = {
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "-", found.removeprefix("AutoModelFor")).lower(): found
+        for found in dir(transformers)
+        if found.startswith("AutoModelFor")
+    }
+    if head not in tasks:
+        raise ModelError.of(
+            "KD411",
+            f"transformers has no head {head!r}",
+            help=near(str(head), tasks) or f"heads: {', '.join(sorted(tasks))}",
+        )
+    return getattr(transformers, tasks[head])
+
+
+def _config(transformers: ModuleType, name: str, fields: Mapping[str, Any]) -> Any:
+    """A config of type ``name``; unknown fields, which transformers would keep, are errors."""
+    kind = transformers.CONFIG_MAPPING[name]
+    known = {*_ANY_CONFIG, *inspect.signature(kind).parameters, *dir(kind)}
+    known.update(kind.attribute_map, kind.sub_configs)
+    for field in fields:
+        if field not in known:
+            raise ModelError.of(
+                "KD413", f"the config of hf/{name} has no field {field!r}", help=near(field, known)
+            )
+    return kind(**fields)

@@ -1,0 +1,48 @@
+"""Building a module without paying for its initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+# What initialisers do to a parameter in place; each only changes its values.
+_FILLS = {
+    *("normal_", "uniform_", "kaiming_uniform_", "trunc_normal_", "constant_", "fill_", "zero_"),
+    *("copy_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_"),
+}
+
+
+class NoInit(TorchFunctionMode):
+    """While active, parameters keep the memory they were allocated with, whatever that holds.
+
+    Shapes, dtypes, tied parameters and buffers are the real ones, unlike under the meta device,
+    whose buffers would have to be made up and whose tied parameters come apart when moved.
+    Memory that is never written is never really taken, so a large model costs next to nothing.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")
+        if isinstance(target, nn.Parameter) or _is_slice(target):
+            if getattr(func, "__name__", "") in _FILLS:
+                return target
+            # Initialisers that sample again until all values are in range skip meta tensors;
+            # on memory that nobody filled they would sample for long.
+            if func == torch.Tensor.is_meta.__get__:  # type: ignore[attr-defined]
+                return True
+        return func(*args, **kwargs)
+
+
+def _is_slice(target: object) -> bool:
+    """Whether ``target`` is a view of a parameter, as initialisers of fused layers take."""
+    return isinstance(target, torch.Tensor) and isinstance(target._base, nn.Parameter)

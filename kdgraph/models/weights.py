@@ -1,0 +1,173 @@
+"""Weights of a model on disk: read strictly, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdgraph.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_ROWS = 8  # names shown of each kind of mismatch
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies the weights in a file into ``module``; either all of them fit or none is touched.
+
+    Args:
+        module: Its names and shapes must be those of the file. Names of one tied parameter count
+            as one. The dtype may differ.
+        path: ``.safetensors``, or ``.pt``/``.pth`` that holds tensors only: a state dict, bare or
+            under the key ``state_dict`` or ``model``. Code in a pickle is never run.
+
+    Raises:
+        ModelError: KD415 the file cannot be read; KD416 it does not fit.
+    """
+    given = _without_wrapper(_read(Path(path)), module)
+    own = _named_tensors(module)
+    unlike = {
+        name: (given[name], tensor)
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    }
+    unexpected = {name: tensor for name, tensor in given.items() if name not in own}
+    missing = _missing(own, given)
+    if missing or unexpected or unlike:
+        rows = [
+            *_rows("missing", {n: _shape(t) for n, t in missing.items()}),
+            *_rows("unexpected", {n: _shape(t) for n, t in unexpected.items()}),
+            *_rows(
+                "shape",
+                {n: f"file {_shape(f)}, model {_shape(t)}" for n, (f, t) in unlike.items()},
+            ),
+        ]
+        counts = f"{len(missing)} missing, {len(unexpected)} unexpected"
+        counts += f", {len(unlike)} of another shape"
+        raise ModelError.of(
+            "KD416",
+            "\n".join([f"{path} does not fit the model: {counts}", *rows]),
+            help="was it saved from another model, or with other `args`?",
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Writes the state dict of ``module`` as safetensors.
+
+    The file appears whole or not at all. A tied parameter is written once, under its first name,
+    as is the custom of the format: ``load_weights``, ``safetensors.torch.load_model`` and
+    ``from_pretrained`` all read it back.
+
+    Raises:
+        ModelError: KD415 when the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ModelError.of("KD415", f"{path}: weights are written as .safetensors")
+    own = _named_tensors(module)
+    first = {id(tensor): name for name, tensor in reversed(own.items())}
+    memory: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name in first.values():
+        tensor = own[name].detach().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        # Views of one memory are no ties: each is written by itself.
+        tensors[name] = tensor.clone() if address in memory else tensor
+        memory.add(address)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(path)
+    except Exception as error:
+        raise ModelError.of("KD415", f"{path} cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with the very tensors of the module, so that tied ones are one object."""
+    import torch
+
+    state = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ModelError.of(
+            "KD415", f"{path} is no weights file: its name must end in .safetensors, .pt or .pth"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        import torch
+
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError.of("KD415", f"there is no weights file {path}") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError.of(
+            "KD415",
+            f"{path} is damaged, or holds more than tensors, which could run code when it is read",
+            help="save model.state_dict(), best with safetensors.torch.save_file",
+        ) from error
+    except Exception as error:  # a damaged file can make a reader raise anything
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelError.of("KD415", f"{path} cannot be read: {said}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
+            data = data[key]
+    return _tensors(path, data)
+
+
+def _tensors(path: Path, data: object) -> Mapping[str, Any]:
+    import torch
+
+    if not isinstance(data, Mapping):
+        raise ModelError.of("KD415", f"{path} holds a {type(data).__name__}, not a state dict")
+    for name, value in data.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            kind = type(value).__name__
+            raise ModelError.of("KD415", f"{path} is no state dict: {name!r} is a {kind}")
+    return data
+
+
+def _without_wrapper(given: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
+    """Drops the ``module.`` that DistributedDataParallel puts before every name."""
+    prefix = "module."
+    if not all(name.startswith(prefix) for name in given) or hasattr(module, "module"):
+        return given
+    return {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+
+
+def _missing(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file lacks, but for other names of a tied parameter that it holds."""
+    held = {id(tensor) for name, tensor in own.items() if name in given}
+    return {
+        name: tensor
+        for name, tensor in own.items()
+        # Batch counters are absent from old files and frozen norms; torch lets them be, too.
+        if id(tensor) not in held and not name.endswith("num_batches_tracked")
+    }
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _rows(kind: str, facts: Mapping[str, str]) -> Iterator[str]:
+    shown = dict(list(facts.items())[:_ROWS])
+    width = max((len(name) for name in shown), default=0)
+    for name, fact in shown.items():
+        yield f"  {kind:<10}  {name:<{width}}  {fact}"
+    if len(facts) > len(shown):
+        yield f"  {kind:<10}  ... and {len(facts) - len(shown)} more"

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdgraph.errors import ModelError
+from kdgraph.models import SOURCES
+from kdgraph.models.load import build_model, build_skeleton
+
+# Parameters with 100 classes: the counts of RepDistiller's networks.
+KNOWN = {
+    "resnet8": 83_892,
+    "resnet14": 181_108,
+    "resnet20": 278_324,
+    "resnet32": 472_756,
+    "resnet44": 667_188,
+    "resnet56": 861_620,
+    "resnet110": 1_736_564,
+    "resnet8x4": 1_233_540,
+    "resnet32x4": 7_433_860,
+    "wrn-16-1": 180_916,
+    "wrn-16-2": 703_284,
+    "wrn-40-1": 569_780,
+    "wrn-40-2": 2_255_156,
+}
+
+
+def parameters(name: str, **args: int) -> int:
+    return sum(p.numel() for p in build_skeleton(f"cifar/{name}", args).parameters())
+
+
+def test_every_network_has_a_known_size() -> None:
+    assert {
+        name: parameters(name, num_classes=100) for name in SOURCES.get("cifar").names()
+    } == KNOWN
+
+
+def test_resnet20_of_ten_classes_has_projection_shortcuts() -> None:
+    assert parameters("resnet20") == 272_474
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet8x4", "wrn-16-1"])
+@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (1, 8)])
+def test_stages_halve_the_map(name: str, channels: int, size: int) -> None:
+    model = build_model(f"cifar/{name}", {"in_channels": channels, "num_classes": 7})
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tap in ("layer1", "layer2", "layer3", "flatten"):
+        model.get_submodule(tap).register_forward_hook(
+            lambda _module, _inputs, out, tap=tap: shapes.update({tap: tuple(out.shape)})
+        )
+    assert model(torch.randn(2, channels, size, size)).shape == (2, 7)
+    assert [shapes[f"layer{i}"][2] for i in (1, 2, 3)] == [size, size // 2, size // 4]
+    assert shapes["flatten"] == (2, shapes["layer3"][1])
+
+
+def test_unknown_name_has_a_near_match() -> None:
+    with pytest.raises(ModelError, match=r"KD411.*\n.*'resnet32x4'"):
+        build_model("cifar/resnet34x4", {})

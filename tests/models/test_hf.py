@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdgraph.errors import ModelError
+from kdgraph.models.load import build_model, build_skeleton
+from kdgraph.models.weights import save_weights
+
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+BERT = {**TINY, "vocab_size": 50}
+TOKENS = torch.tensor([[1, 2, 3]])
+
+
+def test_a_model_type_is_built_from_scratch() -> None:
+    model = build_model("hf/bert", BERT).eval()
+    assert model(input_ids=TOKENS).last_hidden_state.shape == (1, 3, 16)
+
+
+def test_the_head_is_named_by_its_task() -> None:
+    model = build_model("hf/bert", {**BERT, "head": "sequence-classification", "num_labels": 4})
+    assert model(input_ids=TOKENS).logits.shape == (1, 4)
+    assert type(build_model("hf/bert", {**BERT, "head": "masked-lm"})).__name__ == "BertForMaskedLM"
+    vit = {**TINY, "image_size": 32, "patch_size": 8}
+    model = build_model("hf/vit", {**vit, "head": "image-classification", "num_labels": 3})
+    assert model(pixel_values=torch.randn(2, 3, 32, 32)).logits.shape == (2, 3)
+
+
+def test_fields_that_no_config_declares_are_taken() -> None:
+    model = build_skeleton("hf/bert", {**BERT, "attn_implementation": "eager"})
+    assert vars(model)["config"]._attn_implementation == "eager"
+
+
+def test_a_config_made_of_configs() -> None:
+    part = {"model_type": "bert", **BERT}
+    args = {"encoder": part, "decoder": {**part, "is_decoder": True, "add_cross_attention": True}}
+    model = build_skeleton("hf/encoder-decoder", {**args, "head": "seq2seq-lm"})
+    assert model.get_parameter("decoder.bert.embeddings.word_embeddings.weight").shape == (50, 16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    build_model("hf/bert", {**BERT, "head": "masked-lm"}).save_pretrained(tmp_path)  # type: ignore[operator]
+    return tmp_path
+
+
+def test_a_folder_is_loaded_with_its_weights(folder: Path) -> None:
+    args = {"head": "masked-lm"}
+    first, second = (build_model(f"hf/{folder}", args) for _ in range(2))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+def test_a_skeleton_of_a_folder_has_its_shapes(folder: Path) -> None:
+    args = {"head": "sequence-classification", "num_labels": 6, "dtype": "bfloat16"}
+    model = build_skeleton(f"hf/{folder}", args)
+    head = model.get_parameter("classifier.weight")
+    assert (head.shape, head.dtype) == ((6, 16), torch.bfloat16)
+
+
+def test_a_weights_file_replaces_what_the_folder_holds(folder: Path, tmp_path: Path) -> None:
+    args = {"head": "masked-lm"}
+    other = build_model("hf/bert", {**BERT, **args})
+    file = tmp_path / "other.safetensors"
+    save_weights(other, file)
+    loaded = build_model(f"hf/{folder}", args, weights=file)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "said"),
+    [
+        ("hf/brt", {}, r"KD411.*\n.*'bert' or 'bart'"),
+        ("hf/qqqqq", {}, r"KD411.*\n.*hf/ORG/NAME"),
+        ("hf/bert", {"head": "causal-ml"}, r"KD411.*\n.*'causal-lm'"),
+        ("hf/vit", {"head": "causal-lm"}, r"KD413.*ViTConfig"),
+        ("hf/bert", {"hidden_sise": 16}, r"KD413.*hidden_sise.*\n.*'hidden_size'"),
+        ("hf/bert", {"hidden_size": "wide"}, r"KD413.*hidden_size"),
+        ("hf/some/one", {"trust_remote_code": True}, "KD412"),
+        ("hf/some/one", {"weights_only": False}, "KD412"),
+    ],
+)
+def test_errors(source: str, args: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        build_model(source, args)
+
+
+def test_a_skeleton_of_a_model_that_is_not_here_says_how_to_get_it() -> None:
+    with pytest.raises(ModelError, match=r"KD415.*not on this machine\n.*hf download nobody/none"):
+        build_skeleton("hf/nobody/none", {})
