@@ -71,6 +71,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ModelError.of("KD415", f"{path}: weights are written as .safetensors")
+    if not path.parent.is_dir():
+        raise ModelError.of("KD415", f"{path} cannot be written: there is no folder {path.parent}")
     own = _named_tensors(module)
     first = {id(tensor): name for name, tensor in reversed(own.items())}
     memory: set[int] = set()
