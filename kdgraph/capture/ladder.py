@@ -1,16 +1,31 @@
-"""From a module and its taps to a graph, by the coarsest means that works."""
+"""From a module and its taps to a graph, by the first means that works.
+
+``fx``      opens the modules that have a tap inside and leaves all others whole
+``export``  the whole model as operators, by ``torch.export``
+``ports``   the model stays as it is and hands the tapped values out
+"""
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, fx, nn
 
-from kdgraph.capture.taps import resolve_taps
+from kdgraph.capture.exporting import export
+from kdgraph.capture.functionalise import functionalise
+from kdgraph.capture.observe import Observed, RawCapture, observe
+from kdgraph.capture.ports import ports
+from kdgraph.capture.record import Declined, one_line
+from kdgraph.capture.reference import Reference, find_reference
+from kdgraph.capture.taps import TapPath, resolve_taps
 from kdgraph.capture.tracing import trace
 from kdgraph.capture.twin import twin
+from kdgraph.capture.world import World
+from kdgraph.errors import CaptureError
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,14 @@ class Captured:
     seconds: float = 0.0
     mode_dependent: bool = False
 
+    def graph_module(self) -> fx.GraphModule:
+        """The capture as a module of its own; tensors and submodules are those of ``root``."""
+        attributes: dict[str, Any] = {**self.extras, **self.modules}
+        for node in self.graph.nodes:
+            if node.op in ("get_attr", "call_module") and node.target not in attributes:
+                attributes[node.target] = _attribute(self.root, node.target)
+        return fx.GraphModule(attributes, self.graph)
+
 
 def capture(
     module: nn.Module,
@@ -51,11 +74,120 @@ def capture(
     *,
     rungs: Sequence[str] = ("fx", "export", "ports"),
 ) -> Captured:
-    """Captures ``module`` as a graph from ``inputs`` to ``taps``; the module is not changed."""
+    """Captures ``module`` as a graph from ``inputs`` to ``taps``.
+
+    The module is not changed: not its modes, buffers, attributes or hooks, and no random number
+    is drawn. It is captured in the mode that it is in.
+
+    Args:
+        module: the model.
+        inputs: argument name of its forward to an example tensor, which may be fake. The first
+            size of each is the batch, which stays free in the graph.
+        taps: tap name to tap path.
+        rungs: the means to try, in order.
+
+    Returns:
+        The first capture that agrees with the module.
+
+    Raises:
+        CaptureError: KD201, KD202, KD203 for a name that is not there, KD401 for a tap that
+            does not parse, KD402 for a tap that is never reached, KD403 for one that is not a
+            tensor, KD404 when no rung takes the model, KD405 when the model does not run.
+    """
     start = time.perf_counter()
     paths = resolve_taps(module, taps)
-    graph, extras = trace(twin(module), inputs, paths)
-    nodes = sum(n.op not in ("placeholder", "output", "get_attr") for n in graph.nodes)
-    return Captured(
-        "fx", graph, module, extras=extras, nodes=nodes, seconds=time.perf_counter() - start
+    reference = find_reference(module, inputs, paths)
+    declined: list[tuple[str, str]] = []
+    for rung in rungs:
+        try:
+            raw = _RUNGS[rung](module, reference, paths)
+        except CaptureError:
+            raise
+        except Declined as reason:
+            declined.append((rung, str(reason)))
+            continue
+        except Exception as error:  # the model's own code may raise anything while it is traced
+            declined.append((rung, f"{type(error).__name__}: {one_line(error)}"))
+            continue
+        return Captured(
+            rung,
+            raw.graph,
+            module,
+            extras=raw.extras,
+            modules=raw.modules(module),
+            declined=tuple(declined),
+            nodes=sum(n.op not in ("placeholder", "get_attr", "output") for n in raw.graph.nodes),
+            seconds=time.perf_counter() - start,
+            mode_dependent=raw.mode_dependent,
+        )
+    reasons = "; ".join(f"{rung}: {reason}" for rung, reason in declined)
+    raise CaptureError.of("KD404", f"{type(module).__name__} cannot be captured ({reasons})")
+
+
+def _by_fx(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
+    world = reference.world
+    graph, extras, ran = trace(twin(module), world.inputs, taps)
+    raw = RawCapture(
+        graph, extras, mode_dependent=_differs_in_other_mode(graph, module, world, taps)
     )
+    seen = observe(raw, world)
+    # What ran while tracing is in the constants; everything else must be in the graph. This
+    # finds code that took another branch because it was handed proxies instead of tensors.
+    ran += seen.operators
+    if ran != reference.operators:
+        different = (reference.operators - ran) or (ran - reference.operators)
+        raise Declined(f"the traced code differs from the model at {min(different)[:100]}")
+    return _finished(raw, reference, seen)
+
+
+def _differs_in_other_mode(
+    graph: fx.Graph, module: nn.Module, world: World, taps: Mapping[str, TapPath]
+) -> bool:
+    other = twin(module)
+    for part in other.modules():
+        part.training = not part.training
+    try:
+        return _told(trace(other, world.inputs, taps)[0]) != _told(graph)
+    except Exception:  # cannot be traced in that mode
+        return True
+
+
+def _told(graph: fx.Graph) -> list[str]:
+    return [node.format_node() or "" for node in graph.nodes]
+
+
+def _by_export(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
+    graph, extras, modules = export(module, reference.world.inputs, taps)
+    # Every flag of the mode is a constant of an exported graph.
+    raw = RawCapture(graph, extras, lambda root: modules, mode_dependent=True)
+    return _finished(raw, reference, observe(raw, reference.world))
+
+
+def _by_ports(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
+    world = reference.world
+    raw = ports(tuple(world.inputs), taps, reference.overwritten)
+    return _finished(raw, reference, observe(raw, world))
+
+
+def _finished(raw: RawCapture, reference: Reference, seen: Observed) -> RawCapture:
+    functionalise(raw, reference.world, seen)
+    output: Any = raw.graph.output_node().args[0]
+    for name, expected in reference.values.items():
+        value = output[name].meta["val"]
+        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+            raise Declined(
+                f"tap {name!r} comes out as {tuple(value.shape)} {value.dtype},"
+                f" not {tuple(expected.shape)} {expected.dtype}"
+            )
+    return raw
+
+
+_RUNGS: dict[str, Callable[..., RawCapture]] = {
+    "fx": _by_fx,
+    "export": _by_export,
+    "ports": _by_ports,
+}
+
+
+def _attribute(root: nn.Module, target: str) -> Any:
+    return operator.attrgetter(target)(root)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from kdgraph.capture.taps import TapPath
 from kdgraph.errors import CaptureError, near
 
 
+class Declined(Exception):
+    """A rung cannot take this model; the message is the reason, on one line."""
+
+
 class Recorder:
-    """Knows which modules are tapped, counts their calls and keeps what the taps ask for.
+    """Knows which modules are tapped, counts their calls and hands on what the taps ask for.
+
+    Modules are known by a key, their ``id`` in the tree that runs. Simple enough inside that
+    ``torch.compile`` can follow it.
 
     Args:
         root: the tree that will run; the taps' paths are looked up in it.
@@ -26,26 +31,20 @@ class Recorder:
     def __init__(
         self, root: nn.Module, taps: Mapping[str, TapPath], keep: Callable[[str, Any], None]
     ) -> None:
+        self.active = True
         self._keep = keep
-        self._calls: Counter[int] = Counter()
         self._wanted: dict[int, list[tuple[str, TapPath]]] = {}
-        self._open: set[int] = {id(root)}
         for name, tap in taps.items():
             self._wanted.setdefault(id(root.get_submodule(tap.path)), []).append((name, tap))
-            parts = tap.path.split(".")
-            self._open.update(
-                id(root.get_submodule(".".join(parts[:cut]))) for cut in range(1, len(parts))
-            )
+        self.calls = dict.fromkeys(self._wanted, 0)
 
-    def opens(self, module: nn.Module) -> bool:
-        """Whether a tap lies strictly inside ``module`` (the root counts as opened)."""
-        return id(module) in self._open
-
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-        """Notes that ``module`` is called; gives the number of the call."""
-        self._calls[id(module)] += 1
-        call = self._calls[id(module)]
-        for name, tap in self._wanted.get(id(module), ()):
+    def enter(self, key: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """Notes that a module is called; gives the number of the call, or 0 for any other."""
+        if not self.active or key not in self._wanted:
+            return 0
+        self.calls[key] += 1
+        call = self.calls[key]
+        for name, tap in self._wanted[key]:
             if tap.side == "in" and tap.call == call:
                 given = [*args, *kwargs.values()]
                 if tap.index >= len(given):
@@ -55,15 +54,18 @@ class Recorder:
                 self._keep(name, reach(given[tap.index], tap))
         return call
 
-    def leave(self, module: nn.Module, call: int, result: Any) -> None:
-        """Notes what call number ``call`` of ``module`` returned."""
-        for name, tap in self._wanted.get(id(module), ()):
+    def leave(self, key: int, call: int, result: Any) -> None:
+        """Notes what call number ``call`` of a module returned."""
+        if call == 0:
+            return
+        for name, tap in self._wanted[key]:
             if tap.side == "out" and tap.call == call:
                 self._keep(name, reach(result, tap))
 
     def restart(self) -> None:
         """Counts calls from one again."""
-        self._calls.clear()
+        for key in self.calls:
+            self.calls[key] = 0
 
 
 def reach(value: Any, tap: TapPath) -> Any:
@@ -73,19 +75,25 @@ def reach(value: Any, tap: TapPath) -> Any:
         CaptureError: KD202 when a position or key is not there.
     """
     for step in tap.reach:
-        if isinstance(value, fx.Proxy):
+        if isinstance(value, fx.Proxy) or has(value, step):
             value = value[step] if isinstance(step, int) else field(value, step)
-            continue
-        try:
-            value = value[step] if isinstance(step, int) else field(value, step)
-        except (KeyError, IndexError, AttributeError, TypeError):
+        else:
             choices = _fields(value)
-            hint = near(str(step), choices) or (f"it has {', '.join(choices)}" if choices else None)
             raise CaptureError.of(
-                "KD202", f"no tap {tap.text!r}: {step!r} is not in a {type(value).__name__}",
-                help=hint,
-            ) from None
+                "KD202",
+                f"no tap {tap.text!r}: a {type(value).__name__} has no {step!r}",
+                help=near(str(step), choices) or f"it has {', '.join(choices) or 'no parts'}",
+            )
     return value
+
+
+def has(value: Any, step: int | str) -> bool:
+    """Whether ``value`` has a part at that position or of that name."""
+    if isinstance(step, str):
+        return step in value if isinstance(value, Mapping) else hasattr(value, step)
+    if isinstance(value, Tensor):
+        return value.dim() > 0 and -value.shape[0] <= step < value.shape[0]
+    return hasattr(value, "__len__") and -len(value) <= step < len(value)
 
 
 @fx.wrap
@@ -103,31 +111,38 @@ def _fields(value: Any) -> list[str]:
     return []
 
 
-def call_with(module: nn.Module, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """How to call ``module`` with ``inputs``, which are keyed by argument name.
+def positional_names(module: nn.Module, names: Collection[str]) -> frozenset[str]:
+    """Which of the named inputs ``module`` takes by position; it takes all others by keyword.
 
     Raises:
-        CaptureError: KD203 when forward has no such argument.
+        CaptureError: KD203 when forward has no argument of a name.
     """
     parameters = inspect.signature(module.forward).parameters
     kinds = {p.kind for p in parameters.values()}
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for name, value in inputs.items():
+    found = set()
+    for name in names:
         known = parameters.get(name)
-        if known is None and inspect.Parameter.VAR_POSITIONAL in kinds:
-            args.append(value)
-        elif known is None and inspect.Parameter.VAR_KEYWORD not in kinds:
+        if known is not None and known.kind not in _VARIABLE:
+            if known.kind is inspect.Parameter.POSITIONAL_ONLY:
+                found.add(name)
+        elif inspect.Parameter.VAR_POSITIONAL in kinds:
+            found.add(name)
+        elif inspect.Parameter.VAR_KEYWORD not in kinds:
             raise CaptureError.of(
                 "KD203",
                 f"{type(module).__name__}.forward has no argument {name!r}",
                 help=near(name, parameters) or f"it has {', '.join(parameters)}",
             )
-        elif known is not None and known.kind is inspect.Parameter.POSITIONAL_ONLY:
-            args.append(value)
-        else:
-            kwargs[name] = value
-    return args, kwargs
+    return frozenset(found)
+
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def call_module(module: nn.Module, inputs: Mapping[str, Any], positional: Collection[str]) -> Any:
+    """Calls ``module`` with inputs by name."""
+    args = [value for name, value in inputs.items() if name in positional]
+    return module(*args, **{n: value for n, value in inputs.items() if n not in positional})
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -144,7 +159,12 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def keep(value: Tensor) -> Tensor:
-    """Marks, in a graph, the moment at which a tap is read."""
-    if not isinstance(value, torch.Tensor):
-        raise CaptureError.of("KD403", f"a tap must be a tensor, not a {type(value).__name__}")
+    """Marks, in a graph, the moment at which a tap is read; gone once the graph is pure."""
     return value
+
+
+def one_line(error: BaseException | None) -> str:
+    """The first telling line of an error, cut to a length that fits a table."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."

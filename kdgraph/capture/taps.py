@@ -27,7 +27,7 @@ _TAP = re.compile(
     re.ASCII,
 )
 _STEP = re.compile(r"\[(-?\d+)\]|\.(\w+)", re.ASCII)
-GRAMMAR = "PATH[@N][:in[K]|:out] and then any of [I] or .KEY, for example layer3.0:in or output.logits"
+GRAMMAR = "PATH[@N][:in[K]|:out] and then any of [I] or .KEY, as in layer3.0:in or output.logits"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def _hint(tap: TapPath, paths: set[str]) -> str:
     for cut in range(len(parts) - 1, 0, -1):  # a key written as if it were a submodule
         parent = ".".join(parts[:cut])
         if parent in paths and not any(p.startswith(f"{parent}.") for p in paths):
-            return f"{parent!r} has no submodules; a named result of it is '{parent}:out.{parts[cut]}'"
+            named = f"{parent}:out.{'.'.join(parts[cut:])}"
+            return f"{parent!r} has no submodules; a named result of it is {named!r}"
     close = near_paths(tap.path, paths)
     listing = f"`kdgraph taps` lists all {len(paths)}"
     if not close:

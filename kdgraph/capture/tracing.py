@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
-from kdgraph.capture.record import Recorder, call_with, keep
+from kdgraph.capture.record import Declined, Recorder, call_module, keep, positional_names
 from kdgraph.capture.taps import TapPath
-
-
-class Declined(Exception):
-    """A rung cannot take this model; the message is the reason, on one line."""
+from kdgraph.capture.world import OperatorLog, untouched_random_state
 
 
 def trace(
     module: nn.Module, inputs: Mapping[str, Tensor], taps: Mapping[str, TapPath]
-) -> tuple[fx.Graph, dict[str, Tensor]]:
+) -> tuple[fx.Graph, dict[str, Tensor], Counter[str]]:
     """Traces ``module``, which must be a twin: its code may write to it.
 
     Returns:
-        The graph, whose output is a dictionary of the taps, each behind a ``keep`` node, and
-        the constants that the code made while it was traced, by the name the graph uses.
+        The graph, whose output is a dictionary of the taps, each behind a ``keep`` node; the
+        constants that the code made while it was traced, by the name the graph uses; and the
+        operators that ran to make them.
 
     Raises:
         Declined: where the opened code cannot be traced.
     """
     tracer = _LazyTracer(module, inputs, taps)
+    ran: Counter[str] = Counter()
     with untouched_random_state() as changed:
-        graph = tracer.trace(module)
+        with OperatorLog(ran):
+            graph = tracer.trace(module)
         if changed():
             # A number drawn while tracing would be a constant of the graph.
             raise Declined("opened code draws random numbers in Python")
-    constants = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor) and name in tracer.fresh
-    }
-    return graph, constants
+    constants = {name: getattr(module, name) for name in tracer.fresh}
+    if not all(isinstance(value, Tensor) for value in constants.values()):
+        raise Declined("opened code makes constants that are not tensors")
+    return graph, constants, ran
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that keeps in-place operators in place.
+
+    fx's own turns ``x += y`` into ``x + y``, which is wrong where another name holds x, and has
+    no item assignment.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
+    def method(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+    setattr(_Proxy, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
 
 
 class _LazyTracer(fx.Tracer):
@@ -52,13 +71,23 @@ class _LazyTracer(fx.Tracer):
     ) -> None:
         super().__init__()
         self.fresh: set[str] = set()
-        self._inputs = inputs
+        self._inputs = tuple(inputs)
+        self._positional = positional_names(root, inputs)
         self._kept: dict[str, fx.Proxy] = {}
         self._taps = taps
         self._recorder = Recorder(root, taps, self._keep)
+        self._opened = {id(root)}
+        for tap in taps.values():
+            parts = tap.path.split(".")
+            self._opened.update(
+                id(root.get_submodule(".".join(parts[:cut]))) for cut in range(1, len(parts))
+            )
 
     def _keep(self, name: str, value: Any) -> None:
         self._kept[name] = self.create_proxy("call_function", keep, (value,), {}, name=name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -68,24 +97,23 @@ class _LazyTracer(fx.Tracer):
         placeholders = [self.create_proxy("placeholder", n, (), {}) for n in self._inputs]
 
         def run(root: nn.Module, *values: fx.Proxy) -> dict[str, fx.Proxy]:
-            args, kwargs = call_with(root, dict(zip(self._inputs, values, strict=True)))
-            root(*args, **kwargs)
-            missing = [n for n in self._taps if n not in self._kept]
-            if missing:
-                raise Declined(f"the traced code never calls tap {self._taps[missing[0]].text!r}")
+            call_module(root, dict(zip(self._inputs, values, strict=True)), self._positional)
+            for name, tap in self._taps.items():
+                if name not in self._kept:
+                    raise Declined(f"the traced code never reaches tap {tap.text!r}")
             return {name: self._kept[name] for name in self._taps}
 
         return run, [self.root, *placeholders]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not self._recorder.opens(m)
+        return id(m) not in self._opened
 
     def call_module(
         self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = self._recorder.enter(m, args, kwargs)
+        call = self._recorder.enter(id(m), args, kwargs)
         result = super().call_module(m, forward, args, kwargs)
-        self._recorder.leave(m, call, result)
+        self._recorder.leave(id(m), call, result)
         return result
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
@@ -97,36 +125,3 @@ class _LazyTracer(fx.Tracer):
         name = super().get_fresh_qualname(prefix)
         self.fresh.add(name)
         return name
-
-
-@contextmanager
-def untouched_random_state() -> Iterator[Any]:
-    """Leaves every CPU random generator as it was; yields a test for whether it was used."""
-    before = torch.get_rng_state(), random.getstate(), _numpy_state()
-
-    def changed() -> bool:
-        return (
-            not torch.equal(before[0], torch.get_rng_state())
-            or before[1] != random.getstate()
-            or before[2] != _numpy_state()
-        )
-
-    try:
-        yield changed
-    finally:
-        torch.set_rng_state(before[0])
-        random.setstate(before[1])
-        if before[2] is not None:
-            import numpy
-
-            numpy.random.set_state(before[2])
-
-
-def _numpy_state() -> Any:
-    import sys
-
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return None
-    name, keys, *rest = numpy.random.get_state()
-    return (name, tuple(keys), *rest)

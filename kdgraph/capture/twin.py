@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -23,9 +23,30 @@ def twin(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None = None) ->
         module: the tree to copy; nothing in it changes.
         tensor: what takes the place of each tensor; by default the tensor itself.
     """
-    copied: Any = _Copier(tensor or (lambda value: value)).copy(module)
-    assert isinstance(copied, nn.Module)
+    copied: nn.Module = _Copier(tensor or (lambda value: value)).copy(module)
     return copied
+
+
+def shadow(module: nn.Module, inner: Collection[nn.Module]) -> dict[nn.Module, nn.Module]:
+    """Copies ``module`` as far down as ``inner``; all the rest is the very original.
+
+    A copy holds the same parameter and buffer dictionaries as its original, so that moving,
+    converting or loading the original shows through.
+
+    Returns:
+        Original to copy, for every module that was copied.
+    """
+    goal, copies = set(inner), {module}
+
+    def leads_there(current: nn.Module) -> bool:
+        found = [leads_there(child) for child in current.children()]
+        if current in goal or any(found):
+            copies.add(current)
+        return current in copies
+
+    leads_there(module)
+    copier = _Copier(lambda value: value, only=copies)
+    return {original: copier.copy(original) for original in copies}
 
 
 def fake_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
@@ -41,9 +62,7 @@ def fake_like(value: Tensor, mode: FakeTensorMode) -> Tensor:
         return mode.from_tensor(value)
     device = torch.device("cpu") if value.device.type == "meta" else value.device
     with mode:
-        fake = torch.empty_strided(
-            value.size(), value.stride(), dtype=value.dtype, device=device
-        )
+        fake = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=device)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(fake, requires_grad=value.requires_grad)
     return fake.requires_grad_(value.requires_grad)
@@ -52,8 +71,11 @@ def fake_like(value: Tensor, mode: FakeTensorMode) -> Tensor:
 class _Copier:
     """Copies modules and the plain containers in them; anything else is shared."""
 
-    def __init__(self, tensor: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, tensor: Callable[[Tensor], Tensor], only: Collection[nn.Module] | None = None
+    ) -> None:
         self._tensor = tensor
+        self._only = only
         self._done: dict[int, Any] = {}
         self._originals: list[Any] = []  # keeps them alive: their ids are keys
 
@@ -74,10 +96,12 @@ class _Copier:
         return self._container(value)
 
     def _module(self, module: nn.Module) -> nn.Module:
-        new = self._remember(module, type(module).__new__(type(module)))
+        if self._only is not None and module not in self._only:
+            return module
+        new: nn.Module = self._remember(module, type(module).__new__(type(module)))
+        shared = () if self._only is None else ("_parameters", "_buffers")
         for key, value in module.__dict__.items():
-            new.__dict__[key] = self.copy(value)
-        assert isinstance(new, nn.Module)
+            new.__dict__[key] = value if key in shared else self.copy(value)
         return new
 
     def _container(self, value: Any) -> Any:

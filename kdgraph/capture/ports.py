@@ -1,0 +1,130 @@
+"""Ports: submodules that hand their value out while the model runs as it is, without hooks.
+
+The modules on the way to a tap are replaced by copies that share every tensor with their
+originals; the tapped ones are of a subclass whose ``forward`` also notes what went in and out.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from kdgraph.capture.observe import RawCapture
+from kdgraph.capture.record import Recorder, call_module, keep, positional_names
+from kdgraph.capture.taps import TapPath
+from kdgraph.capture.twin import shadow
+
+_TARGET = "kd_ports"
+
+
+def install_ports(root: nn.Module, taps: Mapping[str, TapPath], recorder: Recorder) -> None:
+    """Makes the tapped modules of ``root``, which must be a twin, tell ``recorder``."""
+    for module in {root.get_submodule(tap.path) for tap in taps.values()}:
+        _make_port(module, recorder)
+
+
+def _make_port(module: nn.Module, recorder: Recorder, original: nn.Module | None = None) -> None:
+    vars(module)["_kd_key"] = id(module)
+    vars(module)["_kd_recorder"] = recorder
+    if original is not None:
+        # Runs whole: the original's own call, so that whatever wraps it later still works.
+        vars(module)["_kd_original"] = original
+        vars(module).update(_forward_hooks={}, _forward_pre_hooks={})
+    own = vars(module).pop("forward", None)  # some models set forward on the instance
+    if own is not None and original is None:
+        vars(module)["_kd_own_forward"] = own
+    module.__class__ = _port_class(type(module))
+
+
+@functools.cache
+def _port_class(base: type[nn.Module]) -> type[nn.Module]:
+    @functools.wraps(base.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = self._kd_recorder.enter(self._kd_key, args, kwargs)
+        if "_kd_original" in self.__dict__:
+            result = self._kd_original(*args, **kwargs)
+        elif "_kd_own_forward" in self.__dict__:
+            result = self._kd_own_forward(*args, **kwargs)
+        else:
+            result = base.forward(self, *args, **kwargs)
+        self._kd_recorder.leave(self._kd_key, call, result)
+        return result
+
+    members = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (base,), members)
+
+
+class PortModel(nn.Module):
+    """The whole of a model, with the tapped values as its result.
+
+    It owns no parameters: those belong to the original, which it follows in device, dtype,
+    mode and weights. Calling it is calling the original.
+
+    Args:
+        module: the original.
+        names: argument names of its forward, in the order of the call.
+        taps: tap name to tap; the result is a tuple in this order.
+        copied: names of the taps whose value is changed in place later in the forward.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        names: Collection[str],
+        taps: Mapping[str, TapPath],
+        copied: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        tapped = {module.get_submodule(tap.path) for tap in taps.values()}
+        pairs = shadow(module, tapped)
+        root = pairs[module]
+        self._values: dict[str, Tensor] = {}
+        self._copied = frozenset(copied)
+        self._names, self._taps = tuple(names), tuple(taps)
+        self._positional = positional_names(module, names)
+        recorder = Recorder(root, taps, self._keep)
+        for original in tapped:
+            whole = original is not module and not any(
+                child in pairs for child in original.modules() if child is not original
+            )
+            _make_port(pairs[original], recorder, original if whole else None)
+        # Not registered: the caller owns the original, and this must not own it twice.
+        vars(self).update(_pairs=list(pairs.items()), _root=root, _recorder=recorder)
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self._values[name] = value.clone() if name in self._copied else value
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Runs the model on its inputs, in the order of ``names``; gives the tapped values."""
+        for original, copy in self._pairs:
+            copy.training = original.training
+        self._values.clear()
+        self._recorder.restart()
+        self._recorder.active = True  # but not while checkpointing runs a part again
+        call_module(self._root, dict(zip(self._names, values, strict=True)), self._positional)
+        self._recorder.active = False
+        found = tuple(self._values[name] for name in self._taps)
+        self._values.clear()
+        return found
+
+
+def ports(
+    names: tuple[str, ...], taps: Mapping[str, TapPath], copied: Collection[str]
+) -> RawCapture:
+    """The ports rung: a graph of a single call, to the model as a whole."""
+    graph = fx.Graph()
+    inputs = tuple(graph.placeholder(name) for name in names)
+    result = graph.call_module(_TARGET, inputs)
+    graph.output(
+        {
+            name: graph.call_function(keep, (graph.call_function(operator.getitem, (result, i)),))
+            for i, name in enumerate(taps)
+        }
+    )
+    for node in graph.nodes:
+        node.meta["kd_path"] = ""
+    return RawCapture(graph, {}, lambda root: {_TARGET: PortModel(root, names, taps, copied)})
