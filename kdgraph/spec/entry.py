@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from kdgraph.registry import Registry
 from kdgraph.spec.steer import SteerMark, Weight
-from kdgraph.spec.types import NAME, Name, Strict
+from kdgraph.spec.types import NAME, Form, Name, Strict
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class RefMark:
     """Marks a field that names a tensor: ``model.tap``, ``link.side``, a signal, a batch entry."""
 
 
-_REFERENCE = Field(pattern=rf"^{NAME.pattern}(\.{NAME.pattern})?$")
+_REFERENCE = Form(rf"{NAME.pattern}(\.{NAME.pattern})?", "a reference, NAME or MODEL.TAP")
 Ref = Annotated[str, RefMark(), _REFERENCE]
-Refs = Annotated[tuple[Annotated[str, _REFERENCE], ...], RefMark(), Field(min_length=1, strict=False)]
+Refs = Annotated[
+    tuple[Annotated[str, _REFERENCE], ...], RefMark(), Field(min_length=1, strict=False)
+]
 
 
 class Entry(Strict):
@@ -67,18 +69,61 @@ def _marked(field: Any, mark: type) -> bool:
 
 
 class OneOf:
-    """Core schema of "any entry of a registry", told apart by the ``use`` key."""
+    """Any entry of a registry, told apart by its ``use`` key.
 
-    def __init__(self, registry: Registry[type[Any]]) -> None:
+    Looks entries up when a spec is read, so that a late registration counts. With ``short``
+    the name alone stands for ``{use: name}``; with ``many`` a list stands for
+    ``{use: many, of: list}``.
+    """
+
+    def __init__(
+        self, registry: Registry[type[Any]], *, short: bool = False, many: str | None = None
+    ) -> None:
         self.registry = registry
+        self.short = short
+        self.many = many
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        choices = {name: handler.generate_schema(cls) for name, cls in self.registry.items()}
-        if not choices:
-            return core_schema.dict_schema()
-        return core_schema.tagged_union_schema(choices, discriminator="use")
+        return core_schema.no_info_plain_validator_function(self._pick)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        entries = self.registry.items()
+        if not entries:
+            return {"type": "object", "required": ["use"]}
+        choices = [handler(cls.__pydantic_core_schema__) for _, cls in entries]
+        if self.short:
+            bare = [
+                n for n, c in entries if not any(f.is_required() for f in c.model_fields.values())
+            ]
+            choices.append({"enum": bare})
+        if self.many:
+            choices.append({"type": "array", "items": {"anyOf": list(choices)}, "minItems": 1})
+        return {"anyOf": choices}
+
+    def _pick(self, value: object) -> object:
+        if isinstance(value, Entry):
+            return value
+        if self.short and isinstance(value, str):
+            value = {"use": value}
+        if self.many and isinstance(value, list | tuple):
+            value = {"use": self.many, "of": value}
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("form", "a name or a mapping" if self.short else "a mapping")
+        name = value.get("use")
+        if name is None:
+            raise PydanticCustomError("no_use", "missing key 'use'", {"kind": self.registry.kind})
+        known = self.registry.names()
+        if not known:
+            return dict(value)  # nothing to check against: this part of the vocabulary is to come
+        if name not in known:
+            raise PydanticCustomError(
+                "unknown_use", "unknown name", {"kind": self.registry.kind, "known": known}
+            )
+        return self.registry.get(name).model_validate(value)
 
 
 LOSSES: Registry[type[Any]] = Registry("loss", "kdgraph.losses")
@@ -103,7 +148,9 @@ class LossEntry(Entry):
             return data
         sides = [s for s in ("student", "teacher") if s in cls.model_fields]
         if len(sides) < 2:
-            raise PydanticCustomError("link_unused", "'{use}' does not read a link", {"use": cls.__name__})
+            raise PydanticCustomError(
+                "link_unused", "'{use}' does not read a link", {"use": use_name(cls)}
+            )
         for side in sides:
             if side in data:
                 raise PydanticCustomError(

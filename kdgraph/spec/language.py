@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from kdgraph.errors import Span
 from kdgraph.spec.entry import (
@@ -27,9 +27,9 @@ from kdgraph.spec.entry import (
 )
 from kdgraph.spec.steer import Weight
 from kdgraph.spec.training import DataSpec, TrainSpec
-from kdgraph.spec.types import Count, Name, Strict
+from kdgraph.spec.tree import Places
+from kdgraph.spec.types import Count, Form, Name, Strict
 
-Keys = tuple[str | int, ...]
 DType = Literal[
     "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "uint8", "bool"
 ]
@@ -39,7 +39,7 @@ class BatchEntry(Strict):
     """One named tensor of a training batch; a letter in ``shape`` is a free size."""
 
     shape: Annotated[
-        tuple[Count | Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...],
+        tuple[Count | Annotated[str, Form("[A-Z][A-Za-z0-9]*", "a size name such as B")], ...],
         Field(min_length=1, strict=False),
     ]
     dtype: DType = "float32"
@@ -49,7 +49,7 @@ class BatchEntry(Strict):
 class ModelSpec(Strict):
     """A network: where it comes from, what it reads, and the taps inside it."""
 
-    source: Annotated[str, Field(pattern=r"^[a-z_]+/.+$")] | None = None
+    source: Annotated[str, Form("[a-z_]+/.+", "SOURCE/NAME, such as timm/resnet18")] | None = None
     args: dict[str, Any] = {}
     weights: str | None = None
     input: Name | dict[str, Name] | None = None
@@ -57,19 +57,14 @@ class ModelSpec(Strict):
     taps: dict[Name, str] = {}
 
 
-def _named(value: object) -> object:
-    """``adapter: conv1x1`` stands for ``adapter: {use: conv1x1}``."""
-    return {"use": value} if isinstance(value, str) else value
-
-
 class LinkSpec(Strict):
     """A student tap paired with a teacher tap; the adapter makes the student side fit."""
 
     student: Ref
     teacher: Ref
-    adapter: Annotated[
-        AdapterEntry, OneOf(ADAPTERS), BeforeValidator(_named, json_schema_input_type=str | dict)
-    ] = Field(default={"use": "auto"}, validate_default=True)
+    adapter: Annotated[AdapterEntry, OneOf(ADAPTERS, short=True, many="chain")] = Field(
+        default="auto", validate_default=True
+    )
 
 
 class StageSpec(Strict):
@@ -99,14 +94,18 @@ class Spec(Strict):
     train: TrainSpec | None = None
 
     _file: str = PrivateAttr("<spec>")
-    _spans: dict[Keys, Span] = PrivateAttr(default_factory=dict)
+    _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
 
     def span(self, *keys: str | int) -> Span | None:
-        """Where the value under ``keys`` was written, or its nearest written parent."""
-        for end in range(len(keys), -1, -1):
-            if (found := self._spans.get(keys[:end])) is not None:
-                return found
-        return None
+        """Where the value under ``keys`` was written, or its nearest written parent.
+
+        The place of a mapping or a list is the key it stands under.
+        """
+        return self._places.value(keys)
+
+    def key_span(self, *keys: str | int) -> Span | None:
+        """Where the last of ``keys`` was written as a key, or the nearest written parent."""
+        return self._places.key(keys)
 
     @property
     def folder(self) -> Path:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from kdgraph.registry import Registry
 from kdgraph.spec.types import NAME, Strict
 
 
 class Schedule(Strict):
-    """A number that moves with training; written by its own key, ``{linear: [1, 0], epochs: [0, 60]}``.
+    """A number that moves with training, ``{linear: [1, 0], epochs: [0, 60]}``.
 
     Subclasses name themselves by their first field and define ``at``.
     """
@@ -50,18 +51,49 @@ class SteerMark:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        number = core_schema.float_schema(
-            strict=True, gt=self.above, ge=self.at_least, allow_inf_nan=False
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        number: dict[str, Any] = {"type": "number"}
+        if self.above is not None:
+            number["exclusiveMinimum"] = self.above
+        if self.at_least is not None:
+            number["minimum"] = self.at_least
+        signal = {"type": "string", "pattern": f"^{NAME.pattern}$"}
+        moving = [handler(cls.__pydantic_core_schema__) for _, cls in SCHEDULES.items()]
+        return {"anyOf": [number, signal, *moving]}
+
+    def _check(self, value: object) -> float | str | Schedule:
+        """Looks schedules up when a value is read, so that a late registration counts."""
+        if isinstance(value, Schedule):
+            return self._within(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self._number(float(value))
+        if isinstance(value, str):
+            if NAME.fullmatch(value):
+                return value
+        elif isinstance(value, Mapping):
+            return self._within(self._schedule(value))
+        raise PydanticCustomError("form", "a number, a schedule or the name of a signal")
+
+    def _number(self, value: float) -> float:
+        if not math.isfinite(value):
+            raise PydanticKnownError("finite_number")
+        if self.above is not None and value <= self.above:
+            raise PydanticKnownError("greater_than", {"gt": self.above})
+        if self.at_least is not None and value < self.at_least:
+            raise PydanticKnownError("greater_than_equal", {"ge": self.at_least})
+        return value
+
+    def _schedule(self, value: Mapping[Any, Any]) -> Schedule:
+        known = SCHEDULES.names()
+        if (kind := next((k for k in value if k in known), None)) is not None:
+            return cast(Schedule, SCHEDULES.get(kind).model_validate(value))
+        raise PydanticCustomError(
+            "unknown_schedule", "a mapping here is a schedule", {"known": known}
         )
-        choices: dict[Any, core_schema.CoreSchema] = {
-            "number": number,
-            "signal": core_schema.str_schema(pattern=rf"^{NAME.pattern}$", strict=True),
-        }
-        for name, schedule in SCHEDULES.items():
-            choices[name] = core_schema.no_info_after_validator_function(
-                self._within, handler.generate_schema(schedule)
-            )
-        return core_schema.tagged_union_schema(choices, discriminator=_steer_kind)
 
     def _within(self, schedule: Schedule) -> Schedule:
         low = self.above if self.above is not None else self.at_least
@@ -73,20 +105,6 @@ class SteerMark:
                 {"how": "greater than" if self.above is not None else "at least", "low": low},
             )
         return schedule
-
-
-def _steer_kind(value: object) -> str | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "signal"
-    if isinstance(value, Schedule):
-        return value.kind
-    if isinstance(value, Mapping):
-        return next((str(k) for k in value if k in SCHEDULES.names()), None)
-    return None
 
 
 Steered = float | Schedule | str
