@@ -133,7 +133,8 @@ class _Rebuilt:
             args = (self._get(self._device_node(), "type"), *args[1:])
         if node.target is not operator.getitem:
             args, kwargs = fx.node.map_aggregate((args, kwargs), self._follow_device)
-        new = self.graph.call_function(node.target, args, kwargs)
+        target: Any = node.target
+        new = self.graph.call_function(target, args, kwargs)
         stack = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1][0]
         new.meta["kd_path"] = stack.removeprefix(_ROOT).removeprefix(".")
         self._made[node] = new

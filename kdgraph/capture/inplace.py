@@ -98,7 +98,8 @@ def _function(node: fx.Node) -> bool:
         if twin is not None:
             node.target = twin
         return twin is not None
-    return getattr(functional, name, None) is target and _without_flag(node, target)
+    own = getattr(functional, name, None)
+    return own is not None and own is target and _without_flag(node, own)
 
 
 def _without_flag(node: fx.Node, target: Callable[..., Any]) -> bool:

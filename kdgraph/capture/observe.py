@@ -67,7 +67,7 @@ def observe(raw: RawCapture, world: World) -> Observed:
 class _Observer(fx.Interpreter):
     def __init__(self, root: nn.Module, graph: fx.Graph, seen: Observed) -> None:
         # Values stay alive to the end, so that no storage number is used twice.
-        super().__init__(root, garbage_collect_values=False, graph=graph)  # type: ignore[arg-type]
+        super().__init__(root, garbage_collect_values=False, graph=graph)
         self.extra_traceback = False
         self._seen = seen
 
@@ -92,4 +92,4 @@ def storage_of(value: Tensor) -> int:
     """A number that all views of one tensor share."""
     if value.layout is not torch.strided:
         return id(value)
-    return value.untyped_storage()._cdata
+    return int(value.untyped_storage()._cdata)

@@ -24,10 +24,11 @@ _TARGET = "kd_ports"
 def install_ports(root: nn.Module, taps: Mapping[str, TapPath], recorder: Recorder) -> None:
     """Makes the tapped modules of ``root``, which must be a twin, tell ``recorder``."""
     for module in {root.get_submodule(tap.path) for tap in taps.values()}:
-        _make_port(module, recorder)
+        make_port(module, recorder)
 
 
-def _make_port(module: nn.Module, recorder: Recorder, original: nn.Module | None = None) -> None:
+def make_port(module: nn.Module, recorder: Any, original: nn.Module | None = None) -> None:
+    """Makes one module of a copy tell ``recorder``; with ``original``, by calling that."""
     vars(module)["_kd_key"] = id(module)
     vars(module)["_kd_recorder"] = recorder
     if original is not None:
@@ -37,11 +38,12 @@ def _make_port(module: nn.Module, recorder: Recorder, original: nn.Module | None
     own = vars(module).pop("forward", None)  # some models set forward on the instance
     if own is not None and original is None:
         vars(module)["_kd_own_forward"] = own
-    module.__class__ = _port_class(type(module))
+    kind: Any = type(module)
+    module.__class__ = _port_class(kind)
 
 
 @functools.cache
-def _port_class(base: type[nn.Module]) -> type[nn.Module]:
+def _port_class(base: Any) -> Any:
     @functools.wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = self._kd_recorder.enter(self._kd_key, args, kwargs)
@@ -71,6 +73,10 @@ class PortModel(nn.Module):
         copied: names of the taps whose value is changed in place later in the forward.
     """
 
+    _root: nn.Module
+    _pairs: list[tuple[nn.Module, nn.Module]]
+    _recorder: Recorder
+
     def __init__(
         self,
         module: nn.Module,
@@ -91,7 +97,7 @@ class PortModel(nn.Module):
             whole = original is not module and not any(
                 child in pairs for child in original.modules() if child is not original
             )
-            _make_port(pairs[original], recorder, original if whole else None)
+            make_port(pairs[original], recorder, original if whole else None)
         # Not registered: the caller owns the original, and this must not own it twice.
         vars(self).update(_pairs=list(pairs.items()), _root=root, _recorder=recorder)
 

@@ -110,7 +110,7 @@ def _hint(tap: TapPath, paths: set[str]) -> str:
             named = f"{parent}:out.{'.'.join(parts[cut:])}"
             return f"{parent!r} has no submodules; a named result of it is {named!r}"
     close = near_paths(tap.path, paths)
-    listing = f"`kdgraph taps` lists all {len(paths)}"
+    listing = "`kdgraph taps` lists what there is"
     if not close:
         return listing
     return f"did you mean {' or '.join(repr(c) for c in close)}? {listing}"

@@ -59,7 +59,19 @@ def _in_place(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
     return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+):
     setattr(_Proxy, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
 
 
@@ -76,12 +88,10 @@ class _LazyTracer(fx.Tracer):
         self._kept: dict[str, fx.Proxy] = {}
         self._taps = taps
         self._recorder = Recorder(root, taps, self._keep)
-        self._opened = {id(root)}
-        for tap in taps.values():
-            parts = tap.path.split(".")
-            self._opened.update(
-                id(root.get_submodule(".".join(parts[:cut]))) for cut in range(1, len(parts))
-            )
+        tapped = {root.get_submodule(tap.path) for tap in taps.values()}
+        self._opened = {id(root)} | {
+            id(m) for m in root.modules() if any(p in tapped for p in m.modules() if p is not m)
+        }
 
     def _keep(self, name: str, value: Any) -> None:
         self._kept[name] = self.create_proxy("call_function", keep, (value,), {}, name=name)

@@ -93,11 +93,11 @@ def _copied(value: Tensor) -> Tensor:
     return copy
 
 
-class OperatorLog(TorchDispatchMode):
+class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators by name, tensor sizes and plain arguments."""
 
     def __init__(self, calls: Counter[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._calls = calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -119,7 +119,7 @@ def _told(value: Any) -> str:
 @contextmanager
 def untouched_random_state() -> Iterator[Callable[[], bool]]:
     """Leaves every random generator as it was; yields a test for whether the CPU's were used."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if _cuda_runs() else ()
     with torch.random.fork_rng(devices=devices):
         before = _torch_state(), random.getstate(), _numpy_state()
 
@@ -136,6 +136,10 @@ def untouched_random_state() -> Iterator[Callable[[], bool]]:
             random.setstate(before[1])
             if before[2] is not None:
                 sys.modules["numpy"].random.set_state(before[2])
+
+
+def _cuda_runs() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _torch_state() -> bytes:
