@@ -74,12 +74,15 @@ def grid(tokens: int, skip: int, size: tuple[int, int] | None) -> tuple[int, int
     if size is not None:
         raise ShapeMismatch(f"{what} do not fill a map of {height} x {width}")
     prefix = square_prefix(tokens)
-    hint = "" if prefix is None else f"; 'skip: {prefix}' leaves {math.isqrt(tokens - prefix)} squared"
+    hint = (
+        "" if prefix is None else f"; 'skip: {prefix}' leaves {math.isqrt(tokens - prefix)} squared"
+    )
     raise ShapeMismatch(f"{what} are not a square map{hint}")
 
 
 def square_prefix(tokens: int, most: int = 8) -> int | None:
     """The least number of prefix tokens, up to ``most``, that leaves a square; None without one."""
     return next(
-        (p for p in range(min(most + 1, tokens)) if math.isqrt(tokens - p) ** 2 == tokens - p), None
+        (p for p in range(min(most + 1, tokens - 1)) if math.isqrt(tokens - p) ** 2 == tokens - p),
+        None,
     )
