@@ -1,7 +1,8 @@
-"""What schedules over a range of training share."""
+"""What schedules over a part of training share."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,40 +11,79 @@ from pydantic_core import PydanticCustomError
 from kdgraph.spec.steer import Schedule
 from kdgraph.spec.types import NonNegative
 
-Pair = tuple[float, float]
+Pair = Annotated[tuple[float, float], Field(strict=False)]
+Points = tuple[NonNegative, ...]
 Range = Annotated[tuple[NonNegative, NonNegative], Field(strict=False)]
 
 
-class Ramp(Schedule):
-    """A schedule from one value to another over ``epochs`` or ``iterations`` (``[from, to]``)."""
+class Timed(Schedule):
+    """A schedule with points in training, counted in ``epochs`` or in ``iterations``.
+
+    An epoch may be fractional: 59.5 is half way through the sixtieth.
+    """
+
+    epochs: Annotated[Points, Field(strict=False, min_length=1)] | None = None
+    iterations: Annotated[Points, Field(strict=False, min_length=1)] | None = None
+
+    @property
+    def points(self) -> Points:
+        """The points, in the unit that was written."""
+        return self.epochs or self.iterations or ()
+
+    def now(self, epoch: float, iteration: float) -> float:
+        """The progress in that unit."""
+        return iteration if self.epochs is None else epoch
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if (self.epochs is None) == (self.iterations is None):
+            raise PydanticCustomError("schedule_unit", "give either 'epochs' or 'iterations'")
+        for earlier, later in pairwise(self.points):
+            if later <= earlier:
+                raise PydanticCustomError(
+                    "schedule_order",
+                    "epochs or iterations must increase, not go from {a} to {b}",
+                    {"a": earlier, "b": later},
+                )
+        return self
+
+
+class Ramp(Timed):
+    """From a first value to a last one over a range; constant before and after, exactly.
+
+    Subclasses hold the two values in the field of their ``kind``, and shape the way between.
+    """
 
     epochs: Range | None = None
     iterations: Range | None = None
 
-    @model_validator(mode="after")
-    def _one_range(self) -> Self:
-        if (self.epochs is None) == (self.iterations is None):
-            raise PydanticCustomError(
-                "schedule_unit", "give the range as either 'epochs' or 'iterations'"
-            )
-        start, end = self.epochs or self.iterations or (0, 0)
-        if end <= start:
-            raise PydanticCustomError(
-                "schedule_order", "the range must end after it starts, not [{a}, {b}]",
-                {"a": start, "b": end},
-            )
-        return self
+    def values(self) -> tuple[float, ...]:
+        first, last = getattr(self, self.kind)
+        return first, last
 
     def at(self, *, epoch: float, iteration: float) -> float:
-        first, last = self.values()[0], self.values()[-1]
-        now = epoch if self.epochs else iteration
-        start, end = self.epochs or self.iterations or (0.0, 1.0)
+        start, end = self.points
+        first, last = self.values()
+        now = self.now(epoch, iteration)
         if now <= start:
             return first
         if now >= end:
             return last
-        return self.between((now - start) / (end - start))
+        return between(first, last, self.ease((now - start) / (end - start)))
 
-    def between(self, share: float) -> float:
-        """The value at ``share`` of the range, 0 < share < 1."""
+    def ease(self, share: float) -> float:
+        """How far the value has come, 0 to 1, when ``share`` of the range has passed."""
         raise NotImplementedError  # every ramp defines it
+
+
+def between(first: float, last: float, share: float) -> float:
+    """The value at ``share`` (0 to 1) of the way, never outside of it, and monotone.
+
+    ``first + (last - first) * share`` alone overshoots by rounding, and overflows.
+    """
+    if share >= 1:
+        return last
+    if min(first, last) <= 0 <= max(first, last):
+        return (1 - share) * first + share * last
+    value = first + (last - first) * share
+    return min(max(value, min(first, last)), max(first, last))
