@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdgraph.spec.entry import SignalEntry
 from kdgraph.spec.shapes import Shape
@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
 
 class Signal(SignalEntry):
-    """A derived tensor. ``Ref`` fields arrive as tensors, ``Refs`` fields as lists of tensors."""
+    """A derived tensor.
 
-    def shape(self, **shapes: Shape | list[Shape]) -> Shape:
+    ``Ref`` fields arrive as tensors, ``Refs`` fields as lists of tensors, steered numbers as
+    floats or tensors (0-dim, or per sample). Arithmetic on half precision is done, and handed
+    on, in float32, as losses compute; what only moves values keeps their type. The methods take
+    ``Any`` here so that each signal can name its own tensors, by keyword.
+    """
+
+    def shape(self, *_: Any, **shapes: Any) -> Shape:
         """The shape of the result; raises ``ShapeMismatch`` where the inputs do not fit."""
         raise NotImplementedError  # every registered signal defines it
 
-    def forward(self, **inputs: Tensor | list[Tensor]) -> Tensor:
+    def forward(self, *_: Any, **inputs: Any) -> Tensor:
         """The derived tensor."""
         raise NotImplementedError  # every registered signal defines it
 

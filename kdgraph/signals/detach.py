@@ -19,8 +19,8 @@ class Detach(Signal):
     use: Literal["detach"] = "detach"
     of: Ref
 
-    def shape(self, *, of: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, *, of: Shape) -> Shape:
         return of
 
-    def forward(self, *, of: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, *, of: Tensor) -> Tensor:
         return of.detach()
