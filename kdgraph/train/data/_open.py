@@ -1,0 +1,65 @@
+"""From the ``data`` block to parts whose columns are the batch entries of the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from kdgraph.errors import DataError, Diagnostic, near
+from kdgraph.spec.language import Spec
+from kdgraph.train.data._split import Split, draw
+from kdgraph.train.data.base import DataSet, Splits
+
+
+def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]:
+    """Loads the data of a spec and checks that it holds what the spec's batch needs.
+
+    Raises:
+        DataError: KD717 no ``data`` block; KD711 names that do not fit; what ``load`` raises,
+            with its place.
+    """
+    if not isinstance(spec.data, DataSet):
+        raise DataError.of(
+            "KD717",
+            "the spec has no `data` block to train on",
+            span=spec.span(),
+            help="write `data: {use: digits}`, say; `kdgraph list data` shows every data set",
+        )
+    data = spec.data
+    try:
+        splits = data.load(spec.folder, trust)
+    except DataError as error:
+        place = spec.span("data")
+        raise DataError(replace(d, span=d.span or place) for d in error.diagnostics) from error
+    for name in ("train", "val", "test"):
+        part = getattr(splits, name)
+        if part is not None and len(part) == 0:
+            message = f"the {name} part of {data.use} is empty"
+            raise DataError.of("KD719", message, span=spec.span("data"))
+    _check_columns(spec, data, splits.train)
+    if data.limit is not None and data.limit < len(splits.train):
+        kept, _ = draw(splits.train, data.limit, "limit", data.split_seed)
+        splits = replace(splits, train=splits.train.subset(kept))
+    return data, splits
+
+
+def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
+    columns = train.columns
+    known = f"{data.use} has {', '.join(columns)}"
+    wrong = [
+        Diagnostic(
+            "KD711",
+            f"the data set {data.use!r} has no column for the batch entry {name!r}",
+            spec.span("batch", name),
+            near(name, columns) or known,
+        )
+        for name in spec.batch
+        if name not in columns
+    ]
+    for key in ("augment", "normalise"):
+        block = getattr(data, key)
+        if block is not None and block.entry not in columns:
+            message = f"`{key}` speaks of {block.entry!r}"
+            wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
+    if wrong:
+        raise DataError(wrong)
