@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -12,8 +13,17 @@ from pydantic_core import core_schema
 from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.findings import Finding, by_place, findings
 from kdgraph.spec.scalars import ScalarError, resolve
-from kdgraph.spec.tree import Keys, Places, dotted
+from kdgraph.spec.tree import Key, Keys, Places, dotted
+from kdgraph.spec.types import NAME
 
+# What `kdgraph list` can show, by the kind of a registry.
+_LISTED = {
+    "loss": "losses",
+    "signal": "signals",
+    "adapter": "adapters",
+    "action": "actions",
+    "schedule": "schedules",
+}
 _FOREIGN = frozenset(get_args(core_schema.ErrorType)) - {"value_error", "assertion_error"}
 
 
@@ -31,9 +41,10 @@ def explain(error: ValidationError, data: Any, places: Places) -> list[Diagnosti
 def _say(group: list[Finding], data: Any, places: Places) -> Diagnostic:
     f = group[0]
     if "[key]" in f.rest:
-        expected = f.expected or "a name"
-        message = f"{_in(f.path[:-1])}expected {expected} as a key, got {shown(f.path[-1])}"
-        return Diagnostic("KD116", message, places.key(f.path))
+        key = f.path[-1]
+        message = f"{_in(f.path[:-1])}{shown(key)} is not {f.expected or 'a valid key'}"
+        help = f"write {as_name(key)}" if NAME.fullmatch(as_name(key)) else None
+        return Diagnostic("KD116", message, places.key(f.path), help)
     if f.expected is not None:
         return _expected(group, places)
     if (special := _SPECIAL.get(f.type)) is not None:
@@ -54,10 +65,10 @@ def _expected(group: list[Finding], places: Places) -> Diagnostic:
 def _value_help(f: Finding, wanted: str) -> str | None:
     """What to write instead, where the value shows what was meant."""
     if f.family == "choice" and isinstance(f.value, str):
-        choices = [
-            c.strip("' ") for c in str(f.context["expected"]).replace(" or ", ",").split(",")
-        ]
-        return near(f.value, choices)
+        choices = str(f.context["expected"]).replace(" or ", ", ").split(", ")
+        if f.value in choices:  # those that are text stand there in quotes
+            return "leave the quotes out"
+        return near(f.value, [c.strip("'") for c in choices])
     if not isinstance(f.value, str):
         is_scalar = isinstance(f.value, bool | int | float)
         return "put it in quotes" if is_scalar and wanted == "text" else None
@@ -85,14 +96,25 @@ def _missing(f: Finding, data: Any, places: Places) -> Diagnostic:
 
 
 def _no_use(f: Finding, data: Any, places: Places) -> Diagnostic:
-    help = _listing(f.context["kind"])
+    help = _listing(f.context["kind"], [])
+    if (meant := _inherited(f.path, data, places)) is not None:
+        help = f"{meant} {help}"
     return Diagnostic("KD111", f"{_in(f.path)}missing key 'use'", places.value(f.path), help)
 
 
+def _inherited(path: Keys, data: Any, places: Places) -> str | None:
+    """The near match of an entry among those that another file wrote: a name mistyped there."""
+    here = places.key(path)
+    if len(path) != 2 or here is None:
+        return None
+    written = {str(name): places.key((path[0], name)) for name in data[path[0]]}
+    return near(str(path[-1]), [n for n, at in written.items() if at and at.file != here.file])
+
+
 def _unknown_key(f: Finding, data: Any, places: Places) -> Diagnostic:
-    known = _free(f, data)
-    meant = near(str(f.path[-1]), known)
-    help = meant or (f"it may have {', '.join(known)}" if known else None)
+    free, name = _free(f, data), str(f.path[-1])
+    rest = f"it may also have {', '.join(free)}" if free else None
+    help = near(name, free) or near(name, f.context["known"]) or rest
     message = f"{_in(f.path[:-1])}unknown key {shown(f.path[-1])}"
     return Diagnostic("KD110", message, places.key(f.path), help)
 
@@ -101,11 +123,12 @@ def _unknown_use(f: Finding, data: Any, places: Places) -> Diagnostic:
     kind = f.context["kind"]
     name = f.value["use"] if isinstance(f.value, dict) else f.value
     path = (*f.path, "use") if isinstance(f.value, dict) else f.path
+    listing = _listing(kind, f.context["known"])
     if not isinstance(name, str):
         message = f"{_in(path)}expected the name of a {kind}, got {shown(name)}"
-        return Diagnostic("KD112", message, places.value(path), _listing(kind))
+        return Diagnostic("KD112", message, places.value(path), listing)
     meant = near(name, f.context["known"])
-    help = f"{meant} {_listing(kind)}" if meant else _listing(kind)
+    help = f"{meant} {listing}" if meant else listing
     return Diagnostic("KD201", f"unknown {kind} {shown(name)}", places.value(path), help)
 
 
@@ -115,7 +138,7 @@ def _unknown_schedule(f: Finding, data: Any, places: Places) -> Diagnostic:
             message = f"unknown schedule {shown(key)}"
             return Diagnostic("KD201", message, places.key((*f.path, key)), meant)
     message = f"{_in(f.path)}expected a number, a schedule or the name of a signal, got a mapping"
-    return Diagnostic("KD112", message, places.value(f.path), _listing("schedule"))
+    return Diagnostic("KD112", message, places.value(f.path), _listing("schedule", []))
 
 
 def _union_tag(f: Finding, data: Any, places: Places) -> Diagnostic:
@@ -154,8 +177,15 @@ def _meant(f: Finding, data: Any) -> str | None:
     return next(iter(difflib.get_close_matches(str(f.path[-1]), _free(f, data), n=1)), None)
 
 
-def _listing(kind: str) -> str:
-    return f"`kdgraph list {'losses' if kind == 'loss' else kind + 's'}` shows what there is"
+def _listing(kind: str, known: list[str]) -> str:
+    if kind in _LISTED:
+        return f"`kdgraph list {_LISTED[kind]}` shows what there is"
+    return f"there is {', '.join(known)}"
+
+
+def as_name(key: Key) -> str:
+    """A key as the name it could be: ``mid_level`` for ``mid-level``."""
+    return re.sub(r"\W", "_", str(key))
 
 
 def _in(path: Keys) -> str:

@@ -46,6 +46,17 @@ class Entry(Strict):
         """Names of the fields that hold steered numbers."""
         return [n for n, f in cls.model_fields.items() if _marked(f, SteerMark)]
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of this entry, known by the name it is picked by."""
+        entry = handler.resolve_ref_schema(handler(schema))
+        if isinstance(cls.model_fields["use"].default, str):
+            entry["title"] = use_name(cls)
+            entry["required"] = ["use", *(k for k in entry.get("required", []) if k != "use")]
+        return entry
+
     def references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every tensor reference with its path inside this entry."""
         for field in self.ref_fields():
@@ -94,7 +105,10 @@ class OneOf:
         entries = self.registry.items()
         if not entries:
             return {"type": "object", "required": ["use"]}
-        choices = [handler(cls.__pydantic_core_schema__) for _, cls in entries]
+        choices = [
+            cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler)
+            for _, cls in entries
+        ]
         if self.short:
             bare = [
                 n for n, c in entries if not any(f.is_required() for f in c.model_fields.values())
@@ -141,12 +155,28 @@ class LossEntry(Entry):
     weight: Weight = 1.0
     link: Name | None = None
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        entry = super().__get_pydantic_json_schema__(schema, handler)
+        sides = _sides(cls)
+        if len(sides) < 2:
+            entry["properties"].pop("link", None)
+            return entry
+        needed = [k for k in entry.get("required", []) if k in sides]
+        entry["required"] = [k for k in entry.get("required", []) if k not in sides]
+        entry["if"] = {"properties": {"link": {"type": "string"}}, "required": ["link"]}
+        entry["then"] = {"properties": dict.fromkeys(sides, False)}
+        entry["else"] = {"required": needed}
+        return entry
+
     @model_validator(mode="before")
     @classmethod
     def _expand_link(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not isinstance(data.get("link"), str):
             return data
-        sides = [s for s in ("student", "teacher") if s in cls.model_fields]
+        sides = _sides(cls)
         if len(sides) < 2:
             raise PydanticCustomError(
                 "link_unused", "'{use}' does not read a link", {"use": use_name(cls)}
@@ -157,6 +187,11 @@ class LossEntry(Entry):
                     "link_and_side", "give either 'link' or '{side}', not both", {"side": side}
                 )
         return {**data, **{side: f"{data['link']}.{side}" for side in sides}}
+
+
+def _sides(cls: type[LossEntry]) -> list[str]:
+    """The fields that a link stands for."""
+    return [s for s in ("student", "teacher") if s in cls.model_fields]
 
 
 class SignalEntry(Entry):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from kdgraph.errors import Diagnostic, Span, SpecError, near
@@ -34,7 +35,10 @@ class Files:
         if real not in self._done:
             if len(self._done) + len(chain) >= MAX_FILES:
                 raise _extends_error(f"more than {MAX_FILES} files extend each other", span)
-            text = read_file(path, span=span)
+            try:
+                text = read_file(path, span=span)
+            except SpecError as error:
+                raise _with_neighbours(error, path, span) from None
             root = top(parse(text, Lines(path, text)), path)
             self._done[real] = self.extend(root, Path(path).parent, chain=(*chain, real))
         return self._done[real]
@@ -167,6 +171,16 @@ def kind(node: Node) -> str:
     if value is None:
         return "nothing"
     return "text" if isinstance(value, str) else "a number"
+
+
+def _with_neighbours(error: SpecError, path: str, span: Span | None) -> SpecError:
+    """The error with the near match among the specs beside a file that is not there."""
+    first = error.diagnostics[0]
+    folder = Path(path).parent
+    if first.code != "KD100" or span is None or not folder.is_dir():
+        return error
+    beside = [str(p) for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern)]
+    return SpecError([replace(first, help=near(path, beside))])
 
 
 def _extends_error(message: str, span: Span | None) -> SpecError:

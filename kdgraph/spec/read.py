@@ -15,7 +15,7 @@ from kdgraph.spec.findings import without_broken
 from kdgraph.spec.language import Spec
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.merge import Files, override, top
-from kdgraph.spec.references import check_references, unused
+from kdgraph.spec.references import SIDES, check_references, unused
 from kdgraph.spec.text import parse
 from kdgraph.spec.tree import Node, Places, from_python, mapping, plain
 
@@ -52,6 +52,7 @@ def diagnose(source: Source, set: Iterable[str] = ()) -> tuple[Spec | None, list
     data, places = plain(root)
     spec, found = _check(data, places)
     if not any(d.severity == "error" for d in found) and spec is not None:
+        _place_links(spec, places)
         spec._file, spec._places = file, places
         return spec, _in_order(found, file)
     return None, _in_order(found, file)
@@ -108,6 +109,14 @@ def _check(data: dict[str, Any], places: Places) -> tuple[Spec | None, list[Diag
         return None, found + _references_of_the_rest(data, places, error)
     found = check_references(spec, places)
     return spec, found if found else unused(spec, places)
+
+
+def _place_links(spec: Spec, places: Places) -> None:
+    """A side that a loss reads through ``link`` is written where the link is."""
+    for name, loss in spec.losses.items():
+        span = places.values.get(("losses", name, "link"))
+        if loss.link is not None and span is not None:
+            places.values.update({("losses", name, side): span for side in SIDES})
 
 
 def _references_of_the_rest(

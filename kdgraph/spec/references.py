@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from kdgraph.errors import Diagnostic, near
+from kdgraph.spec.diagnose import as_name
 from kdgraph.spec.language import Spec
 from kdgraph.spec.tree import Key, Keys, Places
 
@@ -34,11 +35,14 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
 
 
 def unused(spec: Spec, places: Places) -> list[Diagnostic]:
-    """Warnings for taps, links and signals that nothing reads."""
+    """Warnings for models, taps, links and signals that nothing reads."""
     read = {ref for _, ref in _references(spec)}
     owners = {ref.partition(".")[0] for ref in read}
     idle: list[tuple[Keys, str]] = []
     for model, written in spec.models.items():
+        if model not in owners:
+            idle.append((("models", model), f"model {model!r}"))
+            continue
         taps = [t for t in written.taps if f"{model}.{t}" not in read]
         idle += [(("models", model, "taps", tap), f"tap '{model}.{tap}'") for tap in taps]
     idle += [(("links", n), f"link {n!r}") for n in spec.links if n not in owners]
@@ -93,7 +97,8 @@ class _Names:
     def _all(self, section: str) -> list[str]:
         """The names of a section, those of broken entries too."""
         left_out = [str(n) for s, n in self._broken if s == section]
-        return [*getattr(self._spec, section), *left_out]
+        names = [*getattr(self._spec, section), *left_out]
+        return names + [as_name(n) for n in left_out if as_name(n) not in names]
 
     def doubles(self) -> Iterator[Diagnostic]:
         """Names used for two things."""
@@ -110,7 +115,7 @@ class _Names:
         """A model's input must be a batch entry."""
         if ref in (entries := self._all("batch")):
             return None
-        return self._error(keys, f"the batch has no entry {ref!r}", near(ref, entries))
+        return self._error(keys, f"the batch has no entry {ref!r}", _near_or_all(ref, entries))
 
     def resolve(self, keys: Keys, ref: str) -> Diagnostic | None:
         """What is wrong with a reference, if anything."""
@@ -118,7 +123,9 @@ class _Names:
         if keys[0] == "links" and (
             owner in self._all("links") or (not dot and owner in self._all("batch"))
         ):
-            return self._error(keys, "a link joins taps or signals", None)
+            return self._error(keys, f"a link joins taps or signals, not {ref!r}", None)
+        if keys[-1] == "link" and owner not in (links := self._all("links")):
+            return self._error(keys, f"there is no link {owner!r}", _near_or_all(owner, links))
         if not dot:
             return self._bare(keys, owner)
         if owner in self._all("models"):
@@ -132,8 +139,8 @@ class _Names:
         if owner in [*self._all("signals"), *self._all("batch")]:
             return self._error(keys, f"{owner!r} has no parts; write just {owner!r}", None)
         choices = [*self._all("models"), *self._all("links")]
-        what = "link" if keys[-1] == "link" else "model or link"
-        return self._error(keys, f"there is no {what} {owner!r}", near(owner, choices))
+        help = _near_or_all(owner, choices)
+        return self._error(keys, f"there is no model or link {owner!r}", help)
 
     def _bare(self, keys: Keys, name: str) -> Diagnostic | None:
         choices = [*self._all("signals"), *self._all("batch")]
@@ -145,7 +152,8 @@ class _Names:
         if name in self._all("links"):
             help = f"{name}.student or {name}.teacher"
             return self._error(keys, f"{name!r} is a link; name one of its sides", help)
-        return self._error(keys, f"there is no signal or batch entry {name!r}", near(name, choices))
+        found = _near_or_all(name, choices)
+        return self._error(keys, f"there is no signal or batch entry {name!r}", found)
 
     def _taps(self, model: str) -> list[str]:
         return list(self._spec.models[model].taps) if model in self._spec.models else []
@@ -176,6 +184,13 @@ class _Names:
         return Diagnostic("KD202", message, self._places.value(keys), help)
 
 
+def _near_or_all(name: str, choices: list[str]) -> str | None:
+    if (meant := near(name, choices)) is not None or not choices:
+        return meant
+    more = ", ..." if len(choices) > 8 else ""
+    return f"there is {', '.join(choices[:8])}{more}"
+
+
 _WHAT = {
     "batch": "a batch entry",
     "models": "a model",
@@ -186,10 +201,12 @@ _WHAT = {
 
 def _cycles(spec: Spec, places: Places) -> Iterable[Diagnostic]:
     """Signals and links that need each other; each circle once."""
-    needs: dict[str, list[str]] = {n: [] for n in (*spec.signals, *spec.links)}
+    others = {*spec.models, *spec.batch}  # a name used twice is an error of its own
+    needs: dict[str, list[str]] = {n: [] for n in (*spec.signals, *spec.links) if n not in others}
     for keys, ref in _references(spec):
-        if keys[0] in ("signals", "links") and (target := ref.partition(".")[0]) in needs:
-            needs[str(keys[1])].append(target)
+        user, target = str(keys[1]), ref.partition(".")[0]
+        if keys[0] in ("signals", "links") and user in needs and target in needs:
+            needs[user].append(target)
     done: set[str] = set()
     for start in needs:
         path: list[str] = []
@@ -203,7 +220,8 @@ def _cycles(spec: Spec, places: Places) -> Iterable[Diagnostic]:
             elif name in path:
                 circle = [*path[path.index(name) :], name]
                 section = "signals" if name in spec.signals else "links"
-                message = f"signals need each other: {' -> '.join(circle)}"
+                what = "signals and links" if any(n in spec.links for n in circle) else "signals"
+                message = f"{what} go in a circle: {' -> '.join(circle)}"
                 yield Diagnostic("KD204", message, places.key((section, name)))
             elif name not in done:
                 path.append(name)

@@ -102,7 +102,10 @@ class SteerMark:
             raise PydanticCustomError(
                 "schedule_range",
                 "every value of the schedule must be {how} {low}",
-                {"how": "greater than" if self.above is not None else "at least", "low": low},
+                {
+                    "how": "greater than" if self.above is not None else "at least",
+                    "low": f"{low:g}",
+                },
             )
         return schedule
 

@@ -13,6 +13,7 @@ from kdgraph.spec.lines import Lines
 # pair tells whether the mistake is where the parser stopped or where the construct began.
 _WORDS = [
     (r"found a tab character", "a tab cannot indent", "here", "indent with spaces"),
+    (r"unexpected ':'", "':' needs a space after it", "here", None),
     (r"mapping values are not allowed", "':' is not expected here", "here",
      "put the text in quotes, or check the indentation of this line"),
     (r"block sequence entries|sequence entries are not", "'-' is not expected here", "here",

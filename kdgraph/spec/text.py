@@ -40,7 +40,7 @@ def read_file(path: str, *, span: Span | None = None) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig")
-        place = Lines(path, before).after(before)
+        place = Lines(path, data.decode("utf-8", "replace")).after(before)
         message = f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8"
         help = "save the file as UTF-8"
         raise SpecError([Diagnostic("KD101", message, place, help)]) from None
