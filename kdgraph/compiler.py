@@ -144,7 +144,7 @@ def _models(
         if name not in spec.models:
             known = ", ".join(spec.models)
             hint = near(name, spec.models) or f"the spec names {known}"
-            raise ModelError.of("KD410", f"the spec has no model {name!r}", help=hint)
+            raise ModelError.of("KD409", f"the spec has no model {name!r}", help=hint)
     nets: dict[str, nn.Module] = {}
     wrong: list[Diagnostic] = []
     for name in spec.models:
@@ -167,7 +167,7 @@ def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.
     span = spec.span("models", name, "source")
     if model.source is None:
         raise ModelError.of(
-            "KD410",
+            "KD409",
             f"model {name!r} has no source",
             span=spec.span("models", name),
             help=f"write `source:`, or hand it over: compile(..., models={{{name!r}: net}})",
