@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors constraints clean
+.PHONY: help demo test check lint format types floors coverage-models constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ types: $(FULL) ## mypy, strict
 
 floors: $(FULL) ## imports run one way
 	$(BIN)/lint-imports
+
+coverage-models: $(FULL) ## capture every model family, about half an hour; writes docs/capture.md
+	$(BIN)/python benchmarks/coverage_models.py --jobs $(JOBS)
 
 format: $(FULL) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -40,8 +40,10 @@ def test_every_recipe_passes_its_test(tmp_path: Path) -> None:
     added = [Path(name).stem for name in names if name.startswith("kdgraph/")]
     for code in (Path(name) for name in names if name.startswith("kdgraph/")):
         assert f"tests/{code.parent.name}/test_{code.name}" in names
+    # Without the ones that compile: loading the compiler takes longer than all others together.
+    chosen = f"({' or '.join(added)}) and not compiles"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    options = ["--rootdir", tmp_path, "--import-mode=importlib", "-k", " or ".join(added)]
+    options = ["--rootdir", tmp_path, "--import-mode=importlib", "-k", chosen]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [*command, *options, "tests"],
