@@ -2,30 +2,37 @@
 
 Fixed parameters are read from ``self``; tensors (``Ref`` fields) and steered numbers
 (``Steer`` fields) arrive as arguments of the same name, because they may change each step.
+
+Features come in three forms, told apart by their number of dimensions: **vectors** [B, D],
+**tokens** [B, L, D] and **maps** [B, C, H, W] (or [B, C, T, H, W]). Logits likewise, with K
+classes in the place of D or C. Channels-last maps are turned by ``tokens_to_map`` first.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.spec.entry import LossEntry, Ref
-from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, show
+from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, rank, same_batch, show
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+VECTORS, TOKENS, MAPS = (2,), (3,), (4, 5)
 
 
 class Loss(LossEntry):
     """A loss over whole tensors (a relation, a correlation): ``forward`` returns a 0-dim tensor.
 
-    Inputs come as float32 or float64, never half precision, with autocast off.
+    Inputs come as float32 or float64, never half precision, with autocast off. The methods take
+    ``Any`` here so that each loss can name its own tensors, by keyword.
     """
 
-    def shapes(self, **shapes: Shape) -> None:
+    def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""
         raise NotImplementedError  # every registered loss defines it
 
-    def forward(self, **inputs: Tensor) -> Tensor:
+    def forward(self, *_: Any, **inputs: Any) -> Any:
         """The unweighted value, a 0-dim tensor."""
         raise NotImplementedError  # every registered loss defines it
 
@@ -39,46 +46,67 @@ class Loss(LossEntry):
 class RowLoss(Loss):
     """A loss with one value per row (sample, token, pixel), reduced in one explicit way.
 
-    Gains a ``mask`` ([B] or the shape of the rows; false or 0 leaves a row out of the sum and
-    of the count) and a per-sample ``weight`` (a signal [B]). With no row left the value is 0.
+    ``reduction: mean`` is the sum over the rows that count, divided by their number;
+    ``batchmean`` divides by the number of samples with a row that counts instead; ``sum`` does
+    not divide. Gains a ``mask`` ([B] or the shape of the rows; 0 or false leaves a row out of
+    sum and number, a fraction counts it by that much) and a per-sample ``weight`` (a signal [B],
+    which changes the sum alone). With no row left the value is 0.
     """
 
     mask: Ref | None = None
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Literal["mean", "sum", "batchmean"] = "mean"
 
-    def rows(self, **inputs: Tensor) -> Tensor:
+    def rows(self, *_: Any, **inputs: Any) -> Tensor:
         """One unweighted value per row, [B] or [B, ...]."""
         raise NotImplementedError  # every registered row loss defines it
 
-    def counted(self, **inputs: Tensor) -> Tensor | None:
+    def counted(self, *_: Any, **inputs: Any) -> Tensor | None:
         """Which rows count by the loss's own rule (an ignored label, say); None means all."""
         return None
 
-    def forward(self, *, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        return self.reduce(self.rows(**inputs), self.keep(mask, **inputs))
+    def share(self, *_: Any, **inputs: Any) -> Tensor | None:
+        """How much each row adds to the number that ``mean`` divides by; None means 1."""
+        return None
 
-    def keep(self, mask: Tensor | None, **inputs: Tensor) -> Tensor | None:
-        """The rows that count: the user's mask and the loss's own rule together."""
-        own = self.counted(**inputs)
-        if mask is None or own is None:
-            return mask if own is None else own
-        return own * _over_rows(mask, own)
+    def forward(
+        self, *, mask: Tensor | None = None, row_weight: Tensor | None = None, **inputs: Any
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The value; with ``row_weight`` [B] the pair of the plain and the weighted value."""
+        rows = self.rows(**inputs)
+        keep, share = self.counted(**inputs), self.share(**inputs)
+        if mask is not None:
+            mask = over_rows(mask, rows)
+            keep = mask if keep is None else mask * keep
+        plain = self.reduce(rows, keep, share)
+        if row_weight is None:
+            return plain
+        weight = over_rows(row_weight, rows).to(rows.dtype)
+        # where: a row of weight 0 may be infinite
+        return plain, self.reduce((rows * weight).where(weight != 0, 0), keep, share)
 
     def reduce(
-        self, rows: Tensor, keep: Tensor | None = None, weight: Tensor | None = None
+        self, rows: Tensor, keep: Tensor | None = None, share: Tensor | None = None
     ) -> Tensor:
-        """Sum, or mean over the rows kept, of ``weight * rows``."""
-        if weight is not None:
-            rows = rows * _over_rows(weight.to(rows.dtype), rows)
-        if keep is None:
-            return rows.mean() if self.reduction == "mean" else rows.sum()
-        keep = _over_rows(keep, rows).expand_as(rows).to(rows.dtype)
-        # where, not a product: a row left out may hold inf or nan
-        total = rows.where(keep != 0, 0).mul(keep).sum()
-        return total / keep.sum().clamp_min(1e-12) if self.reduction == "mean" else total
+        """One number from the rows, by ``reduction``."""
+        if keep is not None:
+            keep = keep.expand_as(rows).to(rows.dtype)
+            # where, not a product alone: a row left out may hold inf or nan
+            rows = rows.where(keep != 0, 0) * keep
+        if self.reduction == "sum":
+            return rows.sum()
+        if self.reduction == "batchmean":
+            number = None if keep is None else keep.reshape(len(rows), -1).amax(1).sum()
+            return rows.sum() / (len(rows) if number is None else _at_least_some(number))
+        each = keep if share is None else share if keep is None else keep * share
+        return rows.mean() if each is None else rows.sum() / _at_least_some(each.sum())
 
 
-def _over_rows(value: Tensor, rows: Tensor) -> Tensor:
+def _at_least_some(number: Tensor) -> Tensor:
+    """Nothing divided by 1 in the place of 0 is 0."""
+    return number.where(number > 0, 1)
+
+
+def over_rows(value: Tensor, rows: Tensor) -> Tensor:
     """Lines a per-sample or per-row tensor up with ``rows`` from the left."""
     return value.reshape(*value.shape, *([1] * (rows.dim() - value.dim())))
 
@@ -87,7 +115,19 @@ def per_sample(value: Tensor | float, like: Tensor) -> Tensor | float:
     """A steered number against ``like`` [B, ...]: a per-sample [B] gains trailing dimensions."""
     if isinstance(value, int | float) or value.dim() == 0:
         return value
-    return _over_rows(value, like)
+    return over_rows(value, like)
+
+
+def without_channels(shape: Shape) -> Shape:
+    """[B], [B, L] or [B, H, W]: what is left when channels or classes are summed over."""
+    at = class_dim(shape)
+    return shape[:at] + shape[at + 1 :]
+
+
+def check_mask(mask: Shape | None, rows: Shape) -> None:
+    """Requires a mask of shape [B] or of the shape of the rows (or anything between)."""
+    if mask is not None and (not mask or mask != rows[: len(mask)]):
+        raise ShapeMismatch(f"mask {show(mask)} fits neither [B] nor the rows {show(rows)}")
 
 
 def same_classes(student: Shape, teacher: Shape) -> None:
@@ -97,14 +137,64 @@ def same_classes(student: Shape, teacher: Shape) -> None:
         ShapeMismatch: suggests ``select_classes`` for another number of classes and
             ``resize`` for another resolution.
     """
+    for side, shape in (("student", student), ("teacher", teacher)):
+        rank(f"{side} logits", shape, *VECTORS, *TOKENS, *MAPS)
     if student == teacher:
         return
     both = f"student logits {show(student)} and teacher logits {show(teacher)}"
     if len(student) == len(teacher) and student[:1] == teacher[:1]:
-        at = class_dim(student)
-        if student[at] != teacher[at]:
+        if student[class_dim(student)] != teacher[class_dim(student)]:
             raise ShapeMismatch(
                 f"{both} differ in their number of classes", adapters=("signal select_classes",)
             )
-        raise ShapeMismatch(f"{both} differ in size", adapters=("resize",))
+        fix = ("resize",) if len(student) == 4 else ()
+        raise ShapeMismatch(f"{both} differ in size", adapters=fix)
     raise ShapeMismatch(f"{both} must have equal shapes")
+
+
+def same_samples(student: Shape, teacher: Shape) -> None:
+    """Requires features of any form for the same number of samples."""
+    rank("student", student, *VECTORS, *TOKENS, *MAPS)
+    rank("teacher", teacher, *VECTORS, *TOKENS, *MAPS)
+    same_batch(student, teacher)
+
+
+def same_features(
+    student: Shape, teacher: Shape, *ranks: int, channels: bool = True, positions: bool = True
+) -> None:
+    """Requires features that agree in ``channels`` and in ``positions`` (pixels or tokens).
+
+    Args:
+        student: [B, D], [B, L, D] or [B, C, H, W].
+        teacher: like the student, with its own sizes.
+        ranks: the numbers of dimensions that the loss takes.
+        channels: whether the numbers of channels must be equal.
+        positions: whether the sizes of the maps, or the numbers of tokens, must be equal.
+
+    Raises:
+        ShapeMismatch: suggests the adapter that changes what differs, where there is one.
+    """
+    for side, shape in (("student", student), ("teacher", teacher)):
+        rank(side, shape, *ranks)
+    same_batch(student, teacher)
+    wide = channels and student[class_dim(student)] != teacher[class_dim(teacher)]
+    large = positions and without_channels(student) != without_channels(teacher)
+    if not wide and not large:
+        return
+    what = [w for w, equal in (("channels", channels), ("positions", positions)) if equal]
+    raise ShapeMismatch(
+        f"student {show(student)} and teacher {show(teacher)} must have equal {' and '.join(what)}",
+        adapters=_adapters(len(student), len(teacher), wide, large),
+    )
+
+
+def _adapters(student: int, teacher: int, wide: bool, large: bool) -> tuple[str, ...]:
+    """The ones that change channels (if ``wide``) and positions (if ``large``), by dimensions."""
+    if 5 in (student, teacher) or (large and (student, teacher) in {(2, 3), (2, 4), (3, 3)}):
+        return ()  # none can
+    if wide and large:
+        return ("auto",)
+    if wide:
+        return ("conv1x1" if student == 4 else "linear",)
+    forms = {(4, 4): "resize", (3, 4): "tokens_to_map", (4, 3): "map_to_tokens"}
+    return (forms.get((student, teacher), "pool"),)

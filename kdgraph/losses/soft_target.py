@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdgraph.losses.base import RowLoss, per_sample, same_classes
+from kdgraph.losses._math import divergence
+from kdgraph.losses.base import (
+    RowLoss,
+    check_mask,
+    per_sample,
+    same_classes,
+    without_channels,
+)
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
 from kdgraph.spec.steer import Tau
@@ -17,11 +24,17 @@ if TYPE_CHECKING:
 class SoftTarget(RowLoss):
     """``tau**2 * KL(softmax(z_t / tau) || softmax(z_s / tau))``.
 
-    Hinton, Vinyals, Dean 2015 (1503.02531). Logits are [B, K], [B, L, K] or [B, K, H, W]; one
-    row per sample, token or pixel. ``tau_student`` sets another temperature on the student's
-    side (the factor stays the square of ``tau``); ``scale: false`` leaves the factor out.
-    ``reduction: mean`` is the mean over rows (torch's ``batchmean`` for [B, K]); ``element``
-    divides by K on top, as ``F.kl_div(reduction="mean")`` does.
+    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531). Logits are [B, K], [B, L, K] or maps
+    [B, K, H, W]; one row per sample, token or pixel.
+
+    Variants: ``tau_student`` sets another temperature on the student's side (the factor stays
+    the square of ``tau``); ``scale: false`` leaves the factor out. ``reduction: mean`` (the
+    default) is the mean over rows, which for [B, K] is torch's ``batchmean``; ``element``
+    divides by K on top, as ``F.kl_div(reduction="mean")`` does; ``batchmean`` is the sum over
+    the rows divided by B, also for tokens and maps.
+
+    A class whose logit is -inf is impossible: on the teacher's side it costs nothing but the
+    student's own probability; on the student's side alone the value is inf, as it should be.
     """
 
     use: Literal["soft_target"] = "soft_target"
@@ -30,12 +43,13 @@ class SoftTarget(RowLoss):
     tau: Tau = 4.0
     tau_student: Tau | None = None
     scale: bool = True
-    reduction: Literal["mean", "sum", "element"] = "mean"  # type: ignore[assignment]
+    reduction: Literal["mean", "sum", "batchmean", "element"] = "mean"  # type: ignore[assignment]
 
-    def shapes(self, *, student: Shape, teacher: Shape, **_: Shape) -> None:
+    def shapes(self, *, student: Shape, teacher: Shape, mask: Shape | None = None) -> None:
         same_classes(student, teacher)
+        check_mask(mask, without_channels(student))
 
-    def rows(  # type: ignore[override]
+    def rows(
         self,
         *,
         student: Tensor,
@@ -53,15 +67,3 @@ class SoftTarget(RowLoss):
         if self.reduction == "element":
             factor = factor / student.shape[dim]
         return kl * factor
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """The terms of KL(p || q) in Bregman form, ``p (log p - log q) - p + q``, each >= 0.
-
-    The extra ``q - p`` sums to zero; it makes the sum insensitive to rounding of the two
-    normalisers, so that a high temperature or a nearly equal student keeps its digits.
-    A class of probability 0 on the teacher's side contributes ``q``, never nan.
-    """
-    p = log_p.exp()
-    gap = (log_p - log_q).where(p > 0, 0)
-    return p * gap - p + log_q.exp()

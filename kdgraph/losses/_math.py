@@ -1,0 +1,56 @@
+"""What several losses compute. Tensor methods only, so that losses stay free of torch imports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHORT = 1e-12  # a vector of at most this length counts as zero: it has no direction
+
+
+def unit(x: Tensor, dim: int, *, short: Tensor | float = SHORT) -> Tensor:
+    """``x / ||x||`` along ``dim``; a vector no longer than ``short`` becomes 0, without gradient.
+
+    Dividing by ``max(||x||, eps)`` would give such a vector a gradient of order ``1 / eps``.
+    """
+    square = x.square().sum(dim, keepdim=True)
+    return x * square.where(square > short**2, float("inf")).rsqrt()
+
+
+def length(x: Tensor, dim: int) -> Tensor:
+    """``||x||`` along ``dim``, with gradient 0 where the length is 0."""
+    square = x.square().sum(dim)
+    long = square > SHORT**2
+    return square.where(long, 1).sqrt().where(long, 0)
+
+
+def pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Correlation along ``dim``; 0, without gradient, where either side is constant."""
+    return (_standard(a, dim) * _standard(b, dim)).sum(dim)
+
+
+def _standard(x: Tensor, dim: int) -> Tensor:
+    from torch import finfo
+
+    # The mean of equal numbers is off by some rounding; what is left then is no direction.
+    rounding = 8 * finfo(x.dtype).eps * length(x.detach(), dim).unsqueeze(dim)
+    return unit(x - x.mean(dim, keepdim=True), dim, short=rounding.clamp_min(SHORT))
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The terms of KL(p || q) in Bregman form, ``p (log p - log q) - p + q``, each >= 0.
+
+    The extra ``q - p`` sums to zero; it makes the sum insensitive to rounding of the two
+    normalisers, so that a high temperature or a nearly equal student keeps its digits.
+    A class of probability 0 on the teacher's side contributes ``q``, never nan.
+    """
+    p = log_p.exp()
+    gap = (log_p - log_q).where(p > 0, 0)
+    return p * gap - p + log_q.exp()
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """[B, C, N] from a map [B, C, ...] or from tokens [B, N, C]."""
+    return x.mT if x.dim() == 3 else x.flatten(2)

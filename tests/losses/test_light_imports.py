@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from kdgraph.spec.entry import ADAPTERS, LOSSES, SIGNALS
+from kdgraph.spec.steer import SCHEDULES
+
+registry = {"losses": LOSSES, "adapters": ADAPTERS, "signals": SIGNALS, "schedules": SCHEDULES}
+assert registry[sys.argv[1]].names()
+heavy = {"torch", "numpy", "torchvision", "timm", "transformers"} & set(sys.modules)
+assert not heavy, f"importing {sys.argv[1]} imports {heavy}"
+"""
+
+
+@pytest.mark.parametrize("part", ["losses", "adapters", "signals", "schedules"])
+def test_naming_the_vocabulary_imports_no_torch(part: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, part], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
