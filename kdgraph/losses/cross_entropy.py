@@ -1,0 +1,93 @@
+"""Cross entropy with labels: class indices or soft labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from kdgraph.losses.base import (
+    MAPS,
+    TOKENS,
+    VECTORS,
+    RowLoss,
+    check_mask,
+    without_channels,
+)
+from kdgraph.spec.entry import Ref, register_loss
+from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, rank, show
+from kdgraph.spec.types import Fraction, NonNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_loss
+class CrossEntropy(RowLoss):
+    """``-sum_k t_k w_k log softmax(z)_k``, with ``t = (1 - smoothing) label + smoothing / K``.
+
+    Label smoothing: Szegedy et al. 2015 (arXiv 1512.00567); the numbers are those of torch's
+    ``F.cross_entropy``. Logits are [B, K], [B, L, K] or maps [B, K, H, W]; labels are class
+    indices [B], [B, L] or [B, H, W], or soft labels (probabilities) of the shape of the logits.
+
+    ``class_weights`` gives one weight per class. Labels equal to ``ignore_index`` do not count.
+    ``reduction: mean`` (the default) divides, as torch does, by the sum of the weights of the
+    labels that count, and for soft labels by the number of rows.
+
+    A class whose logit is -inf is impossible: smoothing spreads over the others alone.
+    """
+
+    use: Literal["cross_entropy"] = "cross_entropy"
+    student: Ref
+    target: Ref
+    smoothing: Fraction = 0.0
+    class_weights: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=1)] | None = (
+        None
+    )
+    ignore_index: int = -100
+
+    def shapes(self, *, student: Shape, target: Shape, mask: Shape | None = None) -> None:
+        rank("student logits", student, *VECTORS, *TOKENS, *MAPS)
+        rows, classes = without_channels(student), student[class_dim(student)]
+        if target not in (rows, student):
+            raise ShapeMismatch(
+                f"labels {show(target)} fit neither as class indices {show(rows)} nor as soft "
+                f"labels {show(student)} to the student logits {show(student)}"
+            )
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise ShapeMismatch(
+                f"{len(self.class_weights)} class weights do not fit {classes} classes"
+            )
+        check_mask(mask, rows)
+
+    def rows(self, *, student: Tensor, target: Tensor) -> Tensor:
+        dim = class_dim(tuple(student.shape))
+        log_q = student.log_softmax(dim)
+        cost = -log_q
+        if self.class_weights is not None:
+            shape = [1] * student.dim()
+            shape[dim] = -1
+            weights = student.new_tensor(self.class_weights).reshape(shape)
+            cost = (cost * weights).where(weights > 0, 0)  # where: an impossible class costs inf
+        if target.dim() == student.dim():
+            label = target.to(student.dtype)
+            hard = (label * cost).where(label != 0, 0).sum(dim)
+        else:
+            hard = cost.gather(dim, self._classes(target).unsqueeze(dim)).squeeze(dim)
+        if self.smoothing == 0:
+            return hard
+        possible = log_q > -float("inf")
+        even = cost.where(possible, 0).sum(dim) / possible.sum(dim)
+        return (1 - self.smoothing) * hard + self.smoothing * even
+
+    def counted(self, *, student: Tensor, target: Tensor) -> Tensor | None:
+        return None if target.dim() == student.dim() else target != self.ignore_index
+
+    def share(self, *, student: Tensor, target: Tensor) -> Tensor | None:
+        if self.class_weights is None or target.dim() == student.dim():
+            return None
+        return student.new_tensor(self.class_weights)[self._classes(target)]
+
+    def _classes(self, target: Tensor) -> Tensor:
+        """Indices that can be looked up: ignored labels, which may lie outside, become 0."""
+        return target.long().where(target != self.ignore_index, 0)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdgraph.losses.cross_entropy import CrossEntropy
+from kdgraph.spec.shapes import ShapeMismatch
+
+LOGITS = True
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"smoothing": 0.1, "class_weights": [1.0, 2.0, 0.0, 3.0]},
+]
+
+STUDENT = torch.tensor([[2, 0.5, -1], [0.1, 0.2, 0.3]], dtype=torch.float64)
+LABELS = torch.tensor([0, 1])
+
+
+def further(student: Tensor) -> dict[str, Tensor]:
+    """Labels out of the first two classes."""
+    rows = student.shape[:-1] if student.dim() < 4 else (len(student), *student.shape[2:])
+    labels = torch.arange(int(np.prod(rows))).reshape(rows) % 2
+    return {"target": labels % student.shape[1 if student.dim() >= 4 else -1]}
+
+
+def loss_of(**keys: Any) -> CrossEntropy:
+    return CrossEntropy(student="student.logits", target="label", **keys)
+
+
+def rows_of(student: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``-sum_k t_k w_k log q_k`` for soft labels over the last dimension."""
+    log_q = student - np.log(np.exp(student).sum(-1, keepdims=True))
+    return -(target * weights * log_q).sum(-1)
+
+
+def test_known_numbers(value_of: Callable[..., Any]) -> None:
+    tensors = {"student": STUDENT, "target": LABELS}
+    assert value_of(loss_of(), **tensors).item() == pytest.approx(0.671627072443, abs=1e-12)
+    smooth = value_of(loss_of(smoothing=0.1), **tensors)
+    assert smooth.item() == pytest.approx(0.746627072443, abs=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weights_and_ignored_labels(value_of: Callable[..., Any], smoothing: float) -> None:
+    student, label = torch.randn(6, 3).double(), torch.tensor([0, 2, 255, 1, 2, 255])
+    weights = np.array([1.0, 2.5, 0.5])
+    keys = {"class_weights": weights.tolist(), "ignore_index": 255, "smoothing": smoothing}
+    counts = label.numpy() != 255
+    target = (1 - smoothing) * np.eye(3)[label.numpy()[counts]] + smoothing / 3
+    rows = rows_of(student.numpy()[counts], target, weights)
+    expected = {
+        "mean": rows.sum() / weights[label.numpy()[counts]].sum(),
+        "sum": rows.sum(),
+        "batchmean": rows.sum() / 4,
+    }
+    for reduction, number in expected.items():
+        value = value_of(loss_of(reduction=reduction, **keys), student=student, target=label)
+        assert value.item() == pytest.approx(number, rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.0, 0.5]])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_agrees_with_torch(
+    value_of: Callable[..., Any],
+    smoothing: float,
+    weights: list[float] | None,
+    soft: bool,
+    reduction: str,
+) -> None:
+    student = torch.randn(4, 3, 2, 2).double()
+    target = torch.randint(0, 3, (4, 2, 2))
+    target[0, 0, 0] = -100
+    if soft:
+        target = torch.randn(4, 3, 2, 2).double().softmax(1)
+    keys: dict[str, Any] = {"smoothing": smoothing, "class_weights": weights}
+    value = value_of(loss_of(reduction=reduction, **keys), student=student, target=target)
+    expected = F.cross_entropy(
+        student, target, None if weights is None else torch.tensor(weights).double(),
+        label_smoothing=smoothing, reduction=reduction,
+    )  # fmt: skip
+    torch.testing.assert_close(value, expected)
+
+
+def test_soft_labels_by_hand(value_of: Callable[..., Any]) -> None:
+    student = torch.randn(2, 3, 4).double()
+    target = torch.randn(2, 3, 4).double().softmax(-1)
+    expected = rows_of(student.numpy(), 0.9 * target.numpy() + 0.1 / 4, np.ones(4)).mean()
+    value = value_of(loss_of(smoothing=0.1), student=student, target=target)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_ignored_labels_move_no_mean(value_of: Callable[..., Any]) -> None:
+    more = {
+        "student": torch.cat([STUDENT, torch.full((1, 3), float("nan"))]),
+        "target": torch.tensor([0, 1, -100]),
+    }
+    few = value_of(loss_of(), student=STUDENT, target=LABELS)
+    torch.testing.assert_close(value_of(loss_of(), **more), few)
+    none = torch.full((2,), -100)
+    assert value_of(loss_of(), student=STUDENT, target=none) == 0
+    student = STUDENT.clone().requires_grad_()
+    value_of(loss_of(), student=student, target=none).backward()
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+def test_mask_and_ignored_labels_together(value_of: Callable[..., Any]) -> None:
+    student = torch.randn(2, 3, 4).double()
+    label = torch.tensor([[0, 1, -100], [2, 3, -100]])
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    rows = rows_of(student.numpy()[[0, 0, 1], [0, 1, 1]], np.eye(4)[[0, 1, 3]], np.ones(4))
+    value = value_of(loss_of(), student=student, target=label, mask=mask)
+    assert value.item() == pytest.approx(rows.mean())
+
+
+def test_smoothing_passes_impossible_classes_by(value_of: Callable[..., Any]) -> None:
+    more = torch.cat([STUDENT, torch.full((2, 1), -float("inf"))], 1)
+    few = value_of(loss_of(smoothing=0.1), student=STUDENT, target=LABELS)
+    torch.testing.assert_close(value_of(loss_of(smoothing=0.1), student=more, target=LABELS), few)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_any_integer_labels(value_of: Callable[..., Any], dtype: torch.dtype) -> None:
+    value = value_of(loss_of(ignore_index=255), student=STUDENT, target=LABELS.to(dtype))
+    assert value.item() == pytest.approx(0.671627072443, abs=1e-12)
+
+
+def test_mismatches() -> None:
+    with pytest.raises(ShapeMismatch, match="fit neither"):
+        loss_of().shapes(student=(2, 3, 8, 8), target=(2, 4, 4))
+    with pytest.raises(ShapeMismatch, match="fit neither"):
+        loss_of().shapes(student=(2, 3), target=(2, 4))
+    with pytest.raises(ShapeMismatch, match="2 class weights"):
+        loss_of(class_weights=[1.0, 2.0]).shapes(student=(2, 3), target=(2,))
