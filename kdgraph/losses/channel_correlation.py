@@ -1,0 +1,49 @@
+"""Channel correlation: the student's channels are related as the teacher's are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from kdgraph.losses._math import by_channel, unit
+from kdgraph.losses.base import MAPS, TOKENS, RowLoss, check_mask, same_features
+from kdgraph.spec.entry import Ref, register_loss
+from kdgraph.spec.shapes import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_loss
+class ChannelCorrelation(RowLoss):
+    """``||N(F_s F_s^T) - N(F_t F_t^T)||_F**2 / C**2``, N the L2 norm of each row.
+
+    Inter-channel correlation (ICKD): Liu et al. 2021 (arXiv 2202.03680). ``F`` is [C, N] per
+    sample: features are maps [B, C, H, W] or tokens [B, L, D] with equal numbers of channels; the
+    numbers of pixels or tokens may differ. One row per sample.
+
+    Variants: ``paper`` (the default) as above; ``code``, the authors' program, divides by C
+    alone, and so is C times as large (torchdistill's ChSimLoss divides by C * B); ``cosine``
+    normalises the channels before the product in place of the rows after it,
+    ``||N(F_s) N(F_s)^T - N(F_t) N(F_t)^T||_F**2 / C**2``, and so ignores how strong a channel is.
+    """
+
+    use: Literal["channel_correlation"] = "channel_correlation"
+    student: Ref
+    teacher: Ref
+    variant: Literal["paper", "code", "cosine"] = "paper"
+
+    def shapes(self, *, student: Shape, teacher: Shape, mask: Shape | None = None) -> None:
+        same_features(student, teacher, *TOKENS, *MAPS, positions=False)
+        check_mask(mask, student[:1])
+
+    def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
+        square = (self._correlations(student) - self._correlations(teacher)).square()
+        return square.sum(2).mean(1) if self.variant == "code" else square.mean((1, 2))
+
+    def _correlations(self, x: Tensor) -> Tensor:
+        """[B, C, C]."""
+        channels = by_channel(x)
+        if self.variant == "cosine":
+            channels = unit(channels, 2)
+            return channels @ channels.mT
+        return unit(channels @ channels.mT, 2)
