@@ -1,0 +1,52 @@
+"""DIST: the student's probabilities correlate with the teacher's, by row and by class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from kdgraph.losses._math import pearson
+from kdgraph.losses.base import Loss, per_sample, same_classes
+from kdgraph.spec.entry import Ref, register_loss
+from kdgraph.spec.shapes import Shape, class_dim
+from kdgraph.spec.steer import Tau
+from kdgraph.spec.types import NonNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_loss
+class DIST(Loss):
+    """``tau**2 * (inter * mean_i (1 - r(p_i, q_i)) + intra * mean_k (1 - r(p_k, q_k)))``.
+
+    Huang et al. 2022 (arXiv 2205.10536). r is Pearson's correlation; ``p = softmax(z_t / tau)``
+    and q likewise of the student; i runs over the rows and k over the classes. Logits are [B, K],
+    [B, L, K] or maps [B, K, H, W]; every sample, token or pixel is a row.
+
+    A constant row or column has correlation 0 with every other, and no gradient: with B = 1 the
+    second mean is 1. With a per-sample ``tau`` the factor is the mean of its square.
+    """
+
+    use: Literal["dist"] = "dist"
+    student: Ref
+    teacher: Ref
+    tau: Tau = 1.0
+    inter: NonNegative = 1.0
+    intra: NonNegative = 1.0
+
+    def shapes(self, *, student: Shape, teacher: Shape) -> None:
+        same_classes(student, teacher)
+
+    def forward(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
+        q, p = _probabilities(student, tau), _probabilities(teacher, tau)
+        inter = (1 - pearson(q, p, 1)).mean()
+        intra = (1 - pearson(q, p, 0)).mean()
+        factor = tau**2 if isinstance(tau, int | float) else tau.square().mean()
+        return factor * (self.inter * inter + self.intra * intra)
+
+
+def _probabilities(logits: Tensor, tau: Tensor | float) -> Tensor:
+    """[rows, K]."""
+    dim = class_dim(tuple(logits.shape))
+    tempered = (logits / per_sample(tau, logits)).softmax(dim)
+    return tempered.movedim(dim, -1).flatten(0, -2)
