@@ -1,0 +1,128 @@
+"""The same numbers as torchdistill where the formulas agree; where they do not, how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdgraph.losses.attention_transfer import AttentionTransfer
+from kdgraph.losses.channel_correlation import ChannelCorrelation
+from kdgraph.losses.cross_entropy import CrossEntropy
+from kdgraph.losses.dist import DIST
+from kdgraph.losses.pkt import PKT
+from kdgraph.losses.relation import Relation
+from kdgraph.losses.similarity import Similarity
+from kdgraph.losses.soft_target import SoftTarget
+
+peer = pytest.importorskip("torchdistill.losses.mid_level")
+
+SIDES = {"student": "link.student", "teacher": "link.teacher"}
+PATHS = {
+    f"{side}_module_{what}": v for side in SIDES for what, v in (("path", "x"), ("io", "output"))
+}
+PAIRS = {"pair": {side: {"path": "x", "io": "output"} for side in SIDES}}
+
+
+@pytest.fixture
+def features() -> dict[str, Tensor]:
+    return {
+        "student": torch.randn(4, 6, 3, 2).double(),
+        "teacher": torch.randn(4, 6, 3, 2).double(),
+    }
+
+
+@pytest.fixture
+def logits() -> dict[str, Tensor]:
+    return {"student": torch.randn(6, 5).double(), "teacher": torch.randn(6, 5).double()}
+
+
+def of_peer(loss: Any, tensors: dict[str, Tensor], *more: Any) -> float:
+    student, teacher = ({"x": {"output": tensors[side]}} for side in ("student", "teacher"))
+    return float(loss(student, teacher, *more))
+
+
+def test_kd(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """``alpha`` is on the labels there, and tau**2 on the other term."""
+    labels = torch.randint(0, 5, (6,))
+    hard = value_of(
+        CrossEntropy(student="s.z", target="label"), student=logits["student"], target=labels
+    )
+    soft = value_of(SoftTarget(**SIDES, tau=4.0), **logits)
+    loss = peer.KDLoss(**PATHS, temperature=4.0, alpha=0.3)
+    expected = 0.3 * hard.item() + 0.7 * soft.item()
+    assert of_peer(loss, logits, labels) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kd_without_labels(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """With alpha 0 there is no factor tau**2."""
+    value = value_of(SoftTarget(**SIDES, tau=4.0, scale=False), **logits)
+    loss = peer.KDLoss(**PATHS, temperature=4.0, alpha=0)
+    assert of_peer(loss, logits) == pytest.approx(value.item(), rel=1e-10)
+
+
+def test_kd_of_tokens(value_of: Callable[..., Any]) -> None:
+    """On [B, L, K] the softmax there runs over dimension 1, the tokens."""
+    tokens = {side: torch.randn(2, 3, 5).double() for side in SIDES}
+    loss = peer.KDLoss(**PATHS, temperature=4.0, alpha=0)
+    value = value_of(SoftTarget(**SIDES, scale=False, reduction="batchmean"), **tokens)
+    assert of_peer(loss, tokens) != pytest.approx(value.item(), rel=1e-3)
+    turned = {side: x.mT for side, x in tokens.items()}
+    assert of_peer(loss, turned) == pytest.approx(value.item(), rel=1e-10)
+
+
+def test_similarity(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
+    """``normalize(z, 1)`` there is the L1 norm of the rows; the paper has the L2 norm."""
+    loss = peer.SPKDLoss("x", "x", reduction="batchmean")
+    theirs, ours = of_peer(loss, features), value_of(Similarity(**SIDES), **features).item()
+    assert theirs != pytest.approx(ours, rel=1e-3)
+    for norm, number in ((1, theirs), (2, ours)):
+        s, t = (F.normalize(x.flatten(1) @ x.flatten(1).T, norm, 1) for x in features.values())
+        assert (s - t).square().sum().item() / 16 == pytest.approx(number, rel=1e-10)
+
+
+def test_relation(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
+    loss = peer.RKDLoss("x", "x", dist_factor=25.0, angle_factor=50.0, reduction="mean")
+    value = value_of(Relation(**SIDES, distance=25.0, angle=50.0), **features)
+    assert of_peer(loss, features) == pytest.approx(value.item(), rel=1e-10)
+
+
+def test_relation_of_one_sample(value_of: Callable[..., Any]) -> None:
+    """Distances there are nan, for the mean of no pairs; the value is 0 here."""
+    tensors = {side: torch.randn(1, 4) for side in SIDES}
+    loss = peer.RKDLoss("x", "x", dist_factor=1.0, angle_factor=2.0, reduction="mean")
+    assert of_peer(loss, tensors) != of_peer(loss, tensors)
+    assert value_of(Relation(**SIDES), **tensors) == 0
+
+
+def test_channel_correlation(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
+    """ICKD's ChSimLoss divides by B twice; the authors' program, and ``code``, once."""
+    value = value_of(ChannelCorrelation(**SIDES, variant="code"), **features)
+    loss = peer.ChSimLoss(PAIRS)
+    assert 4 * of_peer(loss, features) == pytest.approx(value.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+def test_attention_transfer(
+    value_of: Callable[..., Any], features: dict[str, Tensor], variant: str
+) -> None:
+    loss = peer.ATLoss(PAIRS, mode=variant)
+    value = value_of(AttentionTransfer(**SIDES, variant=variant), **features)
+    assert of_peer(loss, features) == pytest.approx(value.item(), rel=1e-10)
+
+
+def test_pkt(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """There 1e-7 is added to norms and probabilities, which moves the value by about as much."""
+    value = value_of(PKT(**SIDES), **logits)
+    assert of_peer(peer.PKTLoss(**PATHS), logits) == pytest.approx(value.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_dist(value_of: Callable[..., Any], logits: dict[str, Tensor], tau: float) -> None:
+    loss = peer.DISTLoss(**PATHS, beta=2.0, gamma=0.5, tau=tau)
+    value = value_of(DIST(**SIDES, inter=2.0, intra=0.5, tau=tau), **logits)
+    assert of_peer(loss, logits) == pytest.approx(value.item(), rel=1e-10)
