@@ -11,9 +11,9 @@ from kdgraph.graph.distill_graph import DistillGraph, owner_of, role_of, shape_o
 from kdgraph.graph.printer import target_name
 
 
-def view(graph: DistillGraph) -> nx.DiGraph:
+def view(graph: DistillGraph) -> nx.DiGraph[str]:
     """Nodes by name with ``role``, ``owner``, ``path``, ``shape``, ``op``; edges are data flow."""
-    result = nx.DiGraph()
+    result: nx.DiGraph[str] = nx.DiGraph()
     for node in graph:
         if node.op == "output":
             continue

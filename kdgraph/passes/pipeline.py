@@ -1,8 +1,8 @@
 """The order of the passes, readable as a page.
 
     resolve_taps      captured models          -> every tap is a named value
-    insert_adapters   links                    -> both sides of each link, adapted to fit
-    attach_losses     signals, losses, weights -> one weighted total
+    derive_values     links, signals           -> link sides that fit, derived tensors
+    attach_losses     losses, weights          -> one weighted total
     ... optional passes, each behind the one it names as ``after`` ...
 
 What is mandatory stands here, because its order is meaning. Optional passes are found by the
@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kdgraph.errors import KDGraphError, near
-from kdgraph.passes import attach_losses, insert_adapters, resolve_taps
+from kdgraph.passes import attach_losses, derive_values, resolve_taps
 from kdgraph.passes.base import PASSES, Pass
 
 MANDATORY = (
     Pass("resolve_taps", resolve_taps.run),
-    Pass("insert_adapters", insert_adapters.run),
+    Pass("derive_values", derive_values.run),
     Pass("attach_losses", attach_losses.run),
 )
 

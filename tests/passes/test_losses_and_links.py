@@ -49,7 +49,7 @@ def test_different_maps_suggest_a_link() -> None:
     assert "error[KD301]: edge 'hint' (hint)" in error
     assert "[13, 16, 32, 32]" in error
     assert "[13, 32, 16, 16]" in error
-    assert "pair the two taps in a link with `adapter: auto`" in error
+    assert "pair the two in a link with `adapter: auto`" in error
 
 
 def test_different_class_counts_suggest_a_signal() -> None:
@@ -119,5 +119,5 @@ def test_the_adapter_chosen_is_reported(adapter: str) -> None:
     }
     spec["losses"]["relation"] = {"use": "similarity", "link": "mid"}
     report = kdgraph.plan(spec)
-    (line,) = next(r for r in report.records if r.name == "insert_adapters").did
-    assert line.startswith("mid: " + ("conv1x1" if adapter == "auto" else adapter))
+    (line,) = next(r for r in report.records if r.name == "derive_values").did
+    assert line.startswith("link mid: " + ("conv1x1" if adapter == "auto" else adapter))
