@@ -53,7 +53,7 @@ types: $(FULL) ## mypy, strict
 floors: $(FULL) ## imports run one way
 	$(BIN)/lint-imports
 
-coverage-models: $(FULL) ## capture every model family, about half an hour; writes docs/capture.md
+coverage-models: $(FULL) ## capture every model family; writes docs/capture.md
 	$(BIN)/python benchmarks/coverage_models.py --jobs $(JOBS)
 
 format: $(FULL) ## mend what ruff can mend
