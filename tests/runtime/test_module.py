@@ -268,3 +268,35 @@ def test_no_gradient_reaches_a_trained_teacher_side() -> None:
     step(**batch()).loss.backward()
     assert all(p.grad is None for p in step.models["teacher"].parameters())
     assert any(p.grad is not None for p in step.student.parameters())
+
+
+def test_a_step_can_be_exported(step: kdgraph.DistillModule) -> None:
+    values = batch()
+    step.eval()
+    program = torch.export.export(step, (), kwargs=values, strict=False)
+    torch.testing.assert_close(program.module()(**values).loss, step(**values).loss)
+
+
+def test_it_runs_under_autocast_with_losses_in_float32(step: kdgraph.DistillModule) -> None:
+    values = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = step(**values)
+    assert out.outputs["student.logits"].dtype == torch.bfloat16
+    assert all(value.dtype == torch.float32 for value in out.losses.values())
+    out.loss.backward()
+
+
+def test_it_works_under_ddp(step: kdgraph.DistillModule, tmp_path: Any) -> None:
+    values = batch()
+    plain = copy.deepcopy(step)
+    plain(**values).loss.backward()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1
+    )
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(step)
+        wrapped(**values).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for ours, theirs in zip(step.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
