@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.findings import Finding, by_place, findings
 from kdgraph.spec.scalars import ScalarError, resolve
-from kdgraph.spec.tree import Key, Keys, Places, dotted
+from kdgraph.spec.tree import Key, Keys, Places, at_most, dotted
 from kdgraph.spec.types import NAME
 
 # What `kdgraph list` can show, by the kind of a registry.
@@ -31,11 +31,11 @@ def explain(error: ValidationError, data: Any, places: Places) -> list[Diagnosti
     """Every mistake that pydantic found, in our words; an unknown key hides the one it means."""
     found = findings(error, data)
     meant = {(f.path[:-1], _meant(f, data)) for f in found if f.type == "unknown_key"}
-    return [
+    return at_most(
         _say(group, data, places)
         for group in by_place(found)
         if not (group[0].type == "missing" and (group[0].path, group[0].rest[-1]) in meant)
-    ]
+    )
 
 
 def _say(group: list[Finding], data: Any, places: Places) -> Diagnostic:
@@ -96,6 +96,10 @@ def _missing(f: Finding, data: Any, places: Places) -> Diagnostic:
 
 
 def _no_use(f: Finding, data: Any, places: Places) -> Diagnostic:
+    for key in f.value:
+        if near(str(key), ["use"]) or key in ("type", "kind", "name"):
+            message = f"{_in(f.path)}unknown key {shown(key)}"
+            return Diagnostic("KD110", message, places.key((*f.path, key)), "did you mean 'use'?")
     help = _listing(f.context["kind"], [])
     if (meant := _inherited(f.path, data, places)) is not None:
         help = f"{meant} {help}"
@@ -128,7 +132,7 @@ def _unknown_use(f: Finding, data: Any, places: Places) -> Diagnostic:
         message = f"{_in(path)}expected the name of a {kind}, got {shown(name)}"
         return Diagnostic("KD112", message, places.value(path), listing)
     meant = near(name, f.context["known"])
-    help = f"{meant} {listing}" if meant else listing
+    help = f"{meant} {listing}" if meant and kind in _LISTED else meant or listing
     return Diagnostic("KD201", f"unknown {kind} {shown(name)}", places.value(path), help)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from kdgraph.spec.tree import NAMED, Key, Keys
+from kdgraph.spec.tree import MAX_PROBLEMS, NAMED, Key, Keys
 
 # What was expected, by the type of a finding. Types that mean "another kind of value" come
 # first: in a union they only say that the value was meant for another member.
@@ -84,7 +84,7 @@ def without_broken(
     error: ValidationError, data: dict[str, Any]
 ) -> tuple[dict[str, Any], set[tuple[Key, Key]]]:
     """The data without what has errors, and the (section, name) of the entries left out."""
-    paths = [f.path for f in findings(error, data)]
+    paths = [_locate(e, data).path for e in error.errors(include_url=False)]
     broken: set[tuple[Key, Key]] = {(p[0], p[1]) for p in paths if len(p) > 1 and p[0] in NAMED}
     dropped = {p[0] for p in paths if p and (len(p) == 1 or p[0] not in NAMED)}
     sound: dict[str, Any] = {}
@@ -97,8 +97,11 @@ def without_broken(
 
 
 def findings(error: ValidationError, data: Any) -> list[Finding]:
-    """Every error, located in ``data``; of a union only the members that were meant."""
-    return _one_per_union([_locate(e, data) for e in error.errors(include_url=False)])
+    """The errors, located in ``data``; of a union only the members that were meant."""
+    errors = error.errors(include_url=False)[
+        : 4 * MAX_PROBLEMS
+    ]  # a union gives several for one value
+    return _one_per_union([_locate(e, data) for e in errors])
 
 
 def _locate(error: Any, data: Any) -> Finding:

@@ -28,11 +28,11 @@ class Files:
             SpecError: as ``read_file`` and ``parse`` do, and KD120 for files that extend
                 each other in a circle, or too many files.
         """
-        real = os.path.realpath(path)
-        if real in chain:
-            names = [Path(p).name for p in (*chain[chain.index(real) :], real)]
+        full = os.path.normpath(Path(path).absolute())
+        if full in chain:
+            names = [Path(p).name for p in (*chain[chain.index(full) :], full)]
             raise _extends_error(f"files extend each other: {' -> '.join(names)}", span)
-        if real not in self._done:
+        if full not in self._done:
             if len(self._done) + len(chain) >= MAX_FILES:
                 raise _extends_error(f"more than {MAX_FILES} files extend each other", span)
             try:
@@ -40,8 +40,8 @@ class Files:
             except SpecError as error:
                 raise _with_neighbours(error, path, span) from None
             root = top(parse(text, Lines(path, text)), path)
-            self._done[real] = self.extend(root, Path(path).parent, chain=(*chain, real))
-        return self._done[real]
+            self._done[full] = self.extend(root, Path(path).parent, chain=(*chain, full))
+        return self._done[full]
 
     def extend(self, root: Node, folder: Path, *, chain: tuple[str, ...] = ()) -> Node:
         """``root`` over the files that its ``extends`` names, the first one undermost."""
@@ -129,7 +129,7 @@ def _write(node: Node, steps: tuple[tuple[str, Span], ...], value: Node, done: K
     if isinstance(node.value, tuple):
         return _write_item(node, steps, value, done)
     if not isinstance(node.value, dict):
-        raise _path_error(f"{dotted(done)!r} is {kind(node)}, not a mapping", span)
+        raise _path_error(f"{dotted(done)} is {kind(node)}, not a mapping", span)
     key: Key = int(word) if word.isdecimal() and int(word) in node.value else word
     items, keys = dict(node.value), dict(node.keys)
     if not rest and value.value is None and key in items:
@@ -153,7 +153,9 @@ def _write_item(node: Node, steps: tuple[tuple[str, Span], ...], value: Node, do
     (word, span), rest = steps[0], steps[1:]
     assert isinstance(node.value, tuple)
     if not word.isdecimal() or int(word) >= len(node.value):
-        raise _path_error(f"{dotted(done)!r} is a list of {len(node.value)}, counted from 0", span)
+        raise _path_error(
+            f"{dotted(done)} is a list of {len(node.value)} items, counted from 0", span
+        )
     items, at = list(node.value), int(word)
     items[at] = _write(items[at], rest, value, (*done, at)) if rest else value
     return sequence(items, node.span)
@@ -179,8 +181,8 @@ def _with_neighbours(error: SpecError, path: str, span: Span | None) -> SpecErro
     folder = Path(path).parent
     if first.code != "KD100" or span is None or not folder.is_dir():
         return error
-    beside = [str(p) for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern)]
-    return SpecError([replace(first, help=near(path, beside))])
+    beside = [p.name for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern)]
+    return SpecError([replace(first, help=near(Path(path).name, sorted(beside)))])
 
 
 def _extends_error(message: str, span: Span | None) -> SpecError:

@@ -15,7 +15,8 @@ from kdgraph.spec.findings import without_broken
 from kdgraph.spec.language import Spec
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.merge import Files, override, top
-from kdgraph.spec.references import SIDES, check_references, unused
+from kdgraph.spec.names import SIDES
+from kdgraph.spec.references import check_references, unused
 from kdgraph.spec.text import parse
 from kdgraph.spec.tree import Node, Places, from_python, mapping, plain
 

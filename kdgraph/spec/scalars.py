@@ -35,7 +35,7 @@ def resolve(text: str) -> Scalar:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text) or _BASED.fullmatch(text):
-        if len(text) > DIGITS + 2:  # a sign, 0x or 0o may come on top
+        if len(text.lstrip("+-")) > DIGITS:
             raise ScalarError(f"an integer of more than {DIGITS} digits")
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if _FLOAT.fullmatch(text):

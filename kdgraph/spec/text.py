@@ -13,7 +13,7 @@ from kdgraph.errors import Diagnostic, Span, SpecError
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.scalars import ScalarError, resolve
 from kdgraph.spec.syntax import explain
-from kdgraph.spec.tree import MAX_DEPTH, MAX_NODES, Key, Node, mapping, sequence
+from kdgraph.spec.tree import MAX_DEPTH, MAX_NODES, Key, Node, at_most, mapping, sequence
 
 MAX_BYTES = 256 * 1024
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -80,7 +80,7 @@ def parse(text: str, lines: Lines) -> Node:
     except yaml.MarkedYAMLError as error:
         composer.problems.append(explain(error, lines))
     if composer.problems:
-        raise SpecError(composer.problems)
+        raise SpecError(at_most(composer.problems))
     if composer.root is None:
         raise SpecError([Diagnostic("KD106", "this spec is empty", lines.span(0, 0))])
     return composer.root
@@ -138,7 +138,7 @@ class _Composer:
     def _fail(self, code: str, message: str, event: yaml.Event) -> NoReturn:
         """Ends the reading: what follows would say the same again, or not mean anything."""
         self._note(code, message, self._place(event))
-        raise SpecError(self.problems)
+        raise SpecError([*at_most(self.problems[:-1]), self.problems[-1]])
 
     def _check_tag(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)

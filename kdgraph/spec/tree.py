@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ NAMED = ("batch", "models", "links", "signals", "losses")  # whose keys are the 
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
+MAX_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,14 @@ def _fits(value: str | int | float) -> bool:
     if isinstance(value, str):
         return not any("\ud800" <= c <= "\udfff" for c in value)
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 10**DIGITS
+
+
+def at_most(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The first mistakes, and a word on the rest, which nobody would read."""
+    some = list(itertools.islice(found, MAX_PROBLEMS + 1))
+    if len(some) > MAX_PROBLEMS:
+        some[MAX_PROBLEMS] = Diagnostic("KD119", "there are more mistakes, which are not shown")
+    return some
 
 
 def dotted(path: Keys) -> str:
