@@ -1,0 +1,147 @@
+"""What a run leaves on disk, written whole or not at all, and the callback that writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kdgraph.errors import DataError
+from kdgraph.models.weights import load_weights, save_weights
+from kdgraph.spec.language import Spec
+from kdgraph.train.learner import Learner
+
+LAST, BEST, WEIGHTS = "last.ckpt", "best.safetensors", "weights.safetensors"
+_KEPT = ("best", "mark", "waited", "stopped", "seconds")
+
+
+class Keeper(Callback):
+    """Ends epochs: logs, remembers the best weights, stops early, saves the state."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.best: float | None = None  # larger is better, whatever the metric
+        self.mark: float | None = None  # what early stopping compares with
+        self.waited = 0
+        self.stopped = False
+        self.seconds = 0.0  # all sittings together
+        self._since = time.monotonic()
+        self.history: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._since = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Also called when a limit of steps ends the run within an epoch: then only saves."""
+        learner = pl_module
+        assert isinstance(learner, Learner)
+        if learner.batch == learner.batches:
+            learner.end_epoch()
+            row = {**learner.means.close(), **{f"val/{k}": v for k, v in learner.found.items()}}
+            learner.write({"epoch": learner.epoch, **row})
+            self.history.append({"epoch": learner.epoch, "step": learner.iteration, **row})
+            self._compare(learner)
+            trainer.should_stop = trainer.should_stop or self.stopped
+        self.save(learner)
+
+    def _compare(self, learner: Learner) -> None:
+        settings = learner.settings
+        now = learner.better(learner.monitor)
+        if self.best is None or now > self.best:
+            self.best = now
+            if settings.keep == "best":
+                save_weights(learner.distill.student, self.folder / BEST)
+        if (early := settings.early_stop) is None:
+            return
+        now = learner.better(early.metric or learner.monitor)
+        if self.mark is None or now > self.mark + early.min_delta:
+            self.mark, self.waited = now, 0
+        else:
+            self.waited += 1
+            self.stopped = self.waited >= early.patience
+
+    def save(self, learner: Learner) -> None:
+        """Writes the checkpoint."""
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        own = {name: getattr(self, name) for name in _KEPT}
+        state = {**learner.state(), "keeper": own, "history": self.history,
+                 "fingerprint": self.fingerprint}  # fmt: skip
+        part = self.folder / f".{LAST}.{os.getpid()}"
+        try:
+            torch.save(state, part)
+            part.replace(self.folder / LAST)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def take_up(self, learner: Learner) -> None:
+        """Goes on from the checkpoint, if there is one.
+
+        Raises:
+            DataError: KD716 when it is of another run, or cannot be read.
+        """
+        path = self.folder / LAST
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can make the reader raise anything
+            said = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise DataError.of("KD716", f"{path} cannot be read: {said}") from error
+        check_fingerprint(path, state["fingerprint"], self.fingerprint)
+        for name in _KEPT:
+            setattr(self, name, state["keeper"][name])
+        self.history = list(state["history"])
+        learner.take_up(state)
+
+    def finish(self, learner: Learner) -> Path:
+        """Leaves the student with the weights that are kept, and writes them."""
+        best = self.folder / BEST
+        if learner.settings.keep == "best" and best.exists():
+            load_weights(learner.distill.student, best)
+        path = self.folder / WEIGHTS
+        learner.distill.save_student(path)
+        return path
+
+
+def check_fingerprint(path: Path, found: object, wanted: str) -> None:
+    """Refuses to go on from the files of another run.
+
+    Raises:
+        DataError: KD716.
+    """
+    if found != wanted:
+        raise DataError.of(
+            "KD716",
+            f"{path} is of another run: its spec, seed, data or teacher were different",
+            help="train into another folder, or start over without resuming",
+        )
+
+
+def fingerprint(spec: Spec, seed: int, weights: Mapping[str, Path]) -> str:
+    """Tells runs apart by all that their numbers depend on, but for code and versions."""
+    said = spec.model_dump(mode="json", serialize_as_any=True, exclude={"name", "description"})
+    for model in said["models"].values():
+        model.pop("weights")
+    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in weights.items()}
+    text = json.dumps([said, seed, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,279 @@
+"""The Lightning modules: one that scores a model, one that also trains it by a compiled spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from kdgraph.errors import DataError
+from kdgraph.runtime.module import DistillModule
+from kdgraph.spec.language import Spec
+from kdgraph.spec.training import TrainSpec
+from kdgraph.train.data._load import eval_loader, steps_per_epoch, train_loader
+from kdgraph.train.data._split import seed_of
+from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.optim import build_optimizer, build_scheduler
+from kdgraph.train.score import Score, build_metrics
+
+Batch = dict[str, Tensor]
+
+
+class Scorer(LightningModule):
+    """Runs a plain model over validation or test data and keeps what the metrics say.
+
+    Attributes:
+        found: the last result by metric.
+    """
+
+    def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
+        super().__init__()
+        assert spec.train is not None
+        self.score = score
+        place = spec.span("train", "metrics")
+        self.metrics = build_metrics(spec.train.metrics, score.classes, place)
+        self._move_along = nn.ModuleDict(self.metrics)  # to the device
+        self.found: dict[str, float] = {}
+        # hidden from nn.Module, as a learner holds the same model inside the compiled one
+        self._scored = (model,)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """One batch of validation data."""
+        prediction = self.score.predict(self._scored[0], batch)
+        for metric in self.metrics.values():
+            metric.update(prediction.float(), batch[self.score.target])
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """One batch of test data."""
+        self.validation_step(batch, index)
+
+    def on_validation_epoch_start(self) -> None:
+        """Scores in eval mode, whatever mode the model is handed over in."""
+        self._was_training = self._scored[0].training
+        self._scored[0].eval()
+
+    def on_validation_epoch_end(self) -> None:
+        """Computes the metrics."""
+        self._scored[0].train(self._was_training)
+        for name, metric in self.metrics.items():
+            value = metric.compute()
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise DataError.of("KD713", f"the metric {name!r} is not one number")
+            self.found[name] = float(value)
+            metric.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self.on_validation_epoch_start()
+
+    def on_test_epoch_end(self) -> None:
+        """As for validation."""
+        self.on_validation_epoch_end()
+
+
+class Learner(Scorer):
+    """Trains a compiled spec. It knows by itself where training is, so that it can be resumed.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches done of the epoch under way.
+        iteration: steps of the optimiser done.
+        batches: batches in an epoch.
+        means: of the total loss and each edge over the epoch under way.
+    """
+
+    def __init__(
+        self,
+        step: DistillModule,
+        spec: Spec,
+        score: Score,
+        data: DataSet,
+        splits: Splits,
+        seed: int,
+    ) -> None:
+        super().__init__(step.student, spec, score)
+        assert spec.train is not None
+        self.distill = step
+        self.spec = spec
+        self.settings: TrainSpec = spec.train
+        self.data, self.splits, self.seed = data, splits, seed
+        self.epoch = self.batch = self.iteration = 0
+        self.batches = steps_per_epoch(len(splits.train), data.batch_size)
+        self.means = Means()
+        self._start: Mapping[str, Any] = {}
+        self._first_iteration = 0
+        early = self.settings.early_stop
+        for name in {self.monitor, (early and early.metric) or self.monitor}:
+            self.rises(name)  # now rather than after an epoch
+
+    @property
+    def monitor(self) -> str:
+        """The metric that decides which weights are best."""
+        return self.settings.monitor or self.settings.metrics[0].title
+
+    def better(self, metric: str) -> float:
+        """The last value of a metric, turned so that larger is better."""
+        return self.found[metric] if self.rises(metric) else -self.found[metric]
+
+    def rises(self, name: str) -> bool:
+        """Whether a larger value of a metric is a better one.
+
+        Raises:
+            DataError: KD713 when there is no such metric, or it says nothing of the kind.
+        """
+        metric = self.metrics.get(name)
+        rises = getattr(metric, "higher_is_better", None)
+        if rises is None:
+            what = "says not whether more is better" if metric else "is not among the metrics"
+            message = f"{name!r} {what}; there are {', '.join(self.metrics)}"
+            raise DataError.of("KD713", message, span=self.spec.span("train"))
+        return bool(rises)
+
+    def total_steps(self) -> int:
+        """Steps of the optimiser in the whole run."""
+        return self.settings.epochs * -(-self.batches // self.settings.accumulate)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; the scheduler is moved here and not by Lightning.
+
+        Lightning saves a checkpoint before a plateau scheduler has moved, and so does not
+        resume exactly.
+        """
+        written = self.settings.optimizer
+        place = self.spec.span("train", "optimizer")
+        self.optimizer = build_optimizer(written, self.distill.parameters(), place)
+        self.scheduler: LRScheduler | None = None
+        if self.settings.scheduler is not None:
+            self.scheduler = build_scheduler(
+                self.settings.scheduler,
+                self.optimizer,
+                epochs=self.settings.epochs,
+                steps=self.total_steps(),
+                higher_is_better=self.rises(self.monitor),
+                span=self.spec.span("train", "scheduler"),
+            )
+        return self.optimizer
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """What is left of the epoch under way."""
+        return train_loader(
+            self.splits.train, self.data, seed=self.seed, epoch=self.epoch, done=self.batch
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """All of the validation data."""
+        return eval_loader(self.splits.val, self.data)
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Random numbers and schedules depend on the place in training and on nothing before."""
+        torch.manual_seed(seed_of("step", self.seed, self.epoch, self.batch))
+        epoch = self.epoch + self.batch / self.batches
+        self.distill.set_progress(epoch=epoch, iteration=self.iteration)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The compiled step."""
+        out = self.distill(**{name: batch[name] for name in self.spec.batch})
+        self.means.add(out.loss, out.losses)
+        loss: Tensor = out.loss
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        """Counts, moves a scheduler of steps, writes the log."""
+        self.batch += 1
+        iteration = self._first_iteration + self.trainer.global_step
+        if iteration == self.iteration:
+            return  # gradients are still being accumulated
+        self.iteration = iteration
+        settings = self.settings
+        written = settings.scheduler
+        if self.scheduler is not None and written is not None and written.interval == "step":
+            self.scheduler.step()
+        if iteration % settings.log_every == 0:
+            self.write({"lr": self.optimizer.param_groups[0]["lr"], **self.means.last()})
+
+    def end_epoch(self) -> None:
+        """Moves to the next epoch."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        if self.scheduler is None or self.settings.scheduler is None:
+            return
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(self.found[self.monitor])
+        elif self.settings.scheduler.interval == "epoch":
+            self.scheduler.step()
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Writes to every log, at the present step."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step=self.iteration)
+
+    def state(self) -> dict[str, Any]:
+        """All that training needs to go on exactly from here."""
+        return {
+            "distill": self.distill.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "precision": self.trainer.precision_plugin.state_dict(),
+            "place": {"epoch": self.epoch, "batch": self.batch, "iteration": self.iteration},
+            "means": self.means.state(),
+            "found": dict(self.found),
+        }
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state; the optimiser's part waits until there is one."""
+        self.distill.load_state_dict(state["distill"])
+        self.epoch, self.batch, self.iteration = (
+            state["place"][key] for key in ("epoch", "batch", "iteration")
+        )
+        self._first_iteration = self.iteration
+        self.means.take_up(state["means"])
+        self.found = dict(state["found"])
+        self._start = state
+
+    def on_fit_start(self) -> None:
+        """Restores what Lightning has built by now."""
+        if self._start:
+            self.optimizer.load_state_dict(self._start["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(self._start["scheduler"])
+            self.trainer.precision_plugin.load_state_dict(self._start["precision"])
+            self._start = {}
+
+
+class Means:
+    """Means of the losses over an epoch, kept on the device so that nothing waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self._last: dict[str, Tensor] = {}
+
+    def add(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
+        """Counts one step in."""
+        self._last = {"loss": loss.detach()}
+        self._last |= {f"loss/{name}": value.detach() for name, value in losses.items()}
+        for name, value in self._last.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def last(self) -> dict[str, float]:
+        """The values of the last step."""
+        return {name: float(value) for name, value in self._last.items()}
+
+    def close(self) -> dict[str, float]:
+        """The means, after which counting starts over."""
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"sums": {n: v.cpu() for n, v in self.sums.items()}, "count": self.count}
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state."""
+        self.sums, self.count = dict(state["sums"]), state["count"]

@@ -1,0 +1,178 @@
+"""The default run: teachers first, then the student on every seed, alone too if asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from kdgraph.compiler import compile
+from kdgraph.errors import DataError, Diagnostic, KDGraphError
+from kdgraph.models.load import build_model
+from kdgraph.spec.language import Spec
+from kdgraph.spec.read import load_spec
+from kdgraph.train.data._open import open_data
+from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.derive import student_alone
+from kdgraph.train.keep import fingerprint, write_json
+from kdgraph.train.optim import build_optimizer, build_scheduler
+from kdgraph.train.progress import Board
+from kdgraph.train.result import Result, Run
+from kdgraph.train.score import build_metrics, find_score
+from kdgraph.train.session import Setting, train
+from kdgraph.train.teacher import train_teachers
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    *,
+    out: str | Path,
+    steps: int | None = None,
+    seeds: int = 1,
+    compare: bool = False,
+    resume: bool = False,
+    device: str = "auto",
+    trust: Collection[str] = (),
+    set: Sequence[str] = (),
+    console: Console | None = None,
+) -> Result:
+    """Trains a spec by its ``data`` and ``train`` blocks.
+
+    Teachers without weights are trained first if ``train`` has a ``teacher`` block, and reused
+    as long as nothing that made them changes. The test part of the data is used once for each
+    final model, and nothing is chosen by it.
+
+    In ``out``: ``student.safetensors`` (the first seed's), ``result.json``, and a folder for
+    each run, ``teacher``, ``distilled/seed-0``, ``alone/seed-0``, with ``weights.safetensors``,
+    the checkpoint ``last.ckpt`` and logs for TensorBoard and in CSV.
+
+    Args:
+        spec: a path, YAML text, a mapping of the same form, or a ``Spec``.
+        out: the folder for everything that is written.
+        steps: ends each training after this many steps of the optimiser, counted from its
+            beginning; what it has by then is evaluated and saved.
+        seeds: how many students to train, with the seeds ``train.seed`` and following.
+        compare: also trains each student without a teacher, from the same initial values, on
+            the same batches in the same order, for as long.
+        resume: goes on from the checkpoints in ``out``, to the same numbers as if nothing had
+            come between.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        trust: Python modules that ``python/`` models and data may come from.
+        set: overrides like ``losses.soft.tau=2``.
+        console: where progress is shown; left out: nowhere.
+
+    Raises:
+        KDGraphError: when the spec, the data or a model is not what it should be.
+    """
+    checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    check_training(checked)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    data, splits = open_data(checked, trust)
+    board = Board(console)
+    setting = Setting(data, splits, steps, resume, device, board)
+    with board.open():
+        teachers, files = train_teachers(checked, folder, setting, trust, compare=compare)
+        checked = with_weights(checked, files)
+        modes = {"distilled": checked} | ({"alone": student_alone(checked)} if compare else {})
+        found: dict[str, list[Run]] = {mode: [] for mode in modes}
+        assert checked.train is not None
+        for seed in range(checked.train.seed, checked.train.seed + seeds):
+            for mode, one in modes.items():
+                place = folder / mode / f"seed-{seed}"
+                found[mode].append(_train_student(mode, one, seed, place, setting, trust))
+    _publish(found["distilled"][0], folder)
+    result = Result(
+        spec=checked.name, data=describe(data, splits), out=str(folder),
+        runs=found["distilled"], alone=found.get("alone", []), teachers=teachers,
+    )  # fmt: skip
+    write_json(folder / "result.json", result.as_dict())
+    return result
+
+
+def check_training(spec: Spec) -> None:
+    """Finds what is wrong with the ``train`` block before anything is trained.
+
+    Raises:
+        DataError: KD717 when there is none, KD712 to KD714 for what is wrong in it.
+    """
+    if spec.train is None:
+        raise DataError.of(
+            "KD717",
+            "the spec has no `train` block",
+            span=spec.span(),
+            help="write `train: {epochs: 10, optimizer: {use: SGD, lr: 0.1}}`, say",
+        )
+    found: list[Diagnostic] = []
+    blocks: list[tuple[Any, tuple[str, ...]]] = [(spec.train, ("train",))]
+    if spec.train.teacher is not None:
+        blocks.append((spec.train.teacher, ("train", "teacher")))
+    for block, keys in blocks:
+        try:
+            written = block.optimizer or spec.train.optimizer
+            place = spec.span(*keys, "optimizer")
+            optimizer = build_optimizer(written, [nn.Parameter(torch.zeros(1))], place)
+            if block.scheduler is not None:
+                place = spec.span(*keys, "scheduler")
+                build_scheduler(block.scheduler, optimizer, epochs=2, steps=2, span=place)
+        except KDGraphError as error:
+            found += error.diagnostics
+    try:
+        score = find_score(spec)
+        build_metrics(spec.train.metrics, score.classes, spec.span("train", "metrics"))
+    except KDGraphError as error:
+        found += error.diagnostics
+    if found:
+        raise DataError(found)
+
+
+def with_weights(spec: Spec, files: Mapping[str, Path]) -> Spec:
+    """The spec with weights for some of its models."""
+    models = {
+        name: model.model_copy(update={"weights": str(files[name].resolve())})
+        if name in files else model
+        for name, model in spec.models.items()
+    }  # fmt: skip
+    return spec.model_copy(update={"models": models})
+
+
+def describe(data: DataSet, splits: Splits) -> str:
+    """The data in one line."""
+    sizes = [("training", splits.train), ("validation", splits.val), ("test", splits.test)]
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in sizes if part is not None)
+    return f"{data.use}: {counts}; {splits.note}"
+
+
+def _train_student(
+    name: str, spec: Spec, seed: int, folder: Path, setting: Setting, trust: Collection[str]
+) -> Run:
+    score = find_score(spec)
+    student = spec.models[score.model]
+    given: dict[str, nn.Module] = {}
+    if student.source is not None:
+        # before anything else draws random numbers, so that with and without a teacher the
+        # student starts from the same values
+        torch.manual_seed(seed)
+        weights = spec.folder / student.weights if student.weights else None
+        place = spec.span("models", score.model, "source")
+        given[score.model] = build_model(
+            student.source, student.args, weights=weights, trust=trust, span=place
+        )
+    torch.manual_seed(seed)  # adapters
+    step = compile(spec, models=given, trust=trust)
+    files = {n: spec.folder / m.weights for n, m in spec.models.items() if m.weights is not None}
+    mark = fingerprint(spec, seed, files)
+    return train(name, step, spec, score, seed, folder, mark, setting)
+
+
+def _publish(first: Run, folder: Path) -> None:
+    """Puts the first student where it is easy to find."""
+    assert first.weights is not None
+    part = folder / ".student.safetensors.part"
+    shutil.copyfile(first.weights, part)
+    part.replace(folder / "student.safetensors")

@@ -1,0 +1,197 @@
+"""One training: a compiled spec, its data and a seed, to weights and figures in a folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from kdgraph.errors import DataError
+from kdgraph.runtime.module import DistillModule
+from kdgraph.spec.language import Spec
+from kdgraph.spec.training import TrainSpec
+from kdgraph.train.data._load import eval_loader
+from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.keep import BEST, LAST, WEIGHTS, Keeper
+from kdgraph.train.learner import Learner, Scorer
+from kdgraph.train.progress import Board
+from kdgraph.train.result import Run
+from kdgraph.train.score import Score
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trainings of one command share.
+
+    Attributes:
+        data: the data set as the spec describes it.
+        splits: its parts.
+        steps: ends each training after this many steps of the optimiser; None runs to the end.
+        resume: goes on from checkpoints.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        board: where progress is shown.
+    """
+
+    data: DataSet
+    splits: Splits
+    steps: int | None
+    resume: bool
+    device: str
+    board: Board
+
+
+def train(
+    name: str, step: DistillModule, spec: Spec, score: Score, seed: int, folder: Path,
+    mark: str, setting: Setting,
+) -> Run:  # fmt: skip
+    """Trains, or goes on training, and scores what came out.
+
+    Args:
+        name: what the run is called.
+        step: the compiled spec, its student fresh.
+        spec: what was compiled.
+        score: what the student is scored on.
+        seed: of data order, augmentation and dropout.
+        folder: where everything goes.
+        mark: the fingerprint; a checkpoint of another one is refused.
+        setting: shared by all runs.
+
+    Raises:
+        DataError: KD716 when resuming a run that was another.
+        InputError: when a batch is not what the spec says, or a loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = Learner(step, spec, score, setting.data, setting.splits, seed)
+    keeper = Keeper(folder, mark)
+    if setting.resume:
+        keeper.take_up(learner)
+    else:
+        _clear(folder)
+    settings = learner.settings
+    limit = min(setting.steps or learner.total_steps(), learner.total_steps())
+    if learner.epoch < settings.epochs and learner.iteration < limit and not keeper.stopped:
+        _fit(name, learner, keeper, limit, setting)
+    val = evaluate(step.student, spec, score, setting, "val")
+    weights = keeper.finish(learner)
+    final = evaluate(step.student, spec, score, setting, "test")
+    run = Run(
+        name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
+        epochs=learner.epoch, steps=learner.iteration,
+        finished=keeper.stopped or learner.epoch == settings.epochs,
+        parameters=count(step.student), seconds=keeper.seconds, weights=str(weights),
+    )  # fmt: skip
+    setting.board.done(run)
+    return run
+
+
+def _fit(name: str, learner: Learner, keeper: Keeper, limit: int, setting: Setting) -> None:
+    """Runs Lightning's loop from where the learner is."""
+    follower = setting.board.follow(f"{name}, seed {learner.seed}", limit)
+    interrupt = signal.getsignal(signal.SIGINT)
+    with quiet():
+        trainer = _trainer(
+            setting, learner.settings, [keeper, follower], keeper.folder,
+            max_epochs=learner.settings.epochs - learner.epoch,
+            max_steps=limit - learner.iteration if setting.steps else -1,
+        )  # fmt: skip
+        try:
+            trainer.fit(learner)
+        except SystemExit as error:  # what Lightning makes of Ctrl+C, which it then ignores
+            signal.signal(signal.SIGINT, interrupt)
+            raise KeyboardInterrupt from error
+
+
+def evaluate(
+    model: nn.Module, spec: Spec, score: Score, setting: Setting, part: str
+) -> dict[str, float]:
+    """The metrics of a model on the validation data or, once it is final, on the test data."""
+    assert spec.train is not None
+    split = setting.splits.val
+    if part == "test" and setting.splits.test is not None:
+        split = setting.splits.test
+    scorer = Scorer(model, spec, score)
+    with quiet():
+        trainer = _trainer(setting, spec.train, [], None)
+        trainer.test(scorer, eval_loader(split, setting.data), verbose=False)
+    return scorer.found
+
+
+def final_part(splits: Splits) -> str:
+    """Which part final figures are of."""
+    return "val" if splits.test is None else "test"
+
+
+def count(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _trainer(
+    setting: Setting, settings: TrainSpec, callbacks: Sequence[Callback], folder: Path | None,
+    **limits: Any,
+) -> pl.Trainer:  # fmt: skip
+    accelerator, _, index = setting.device.partition(":")
+    training: dict[str, Any] = {"logger": False}
+    if folder is not None:
+        training = {
+            "logger": [
+                CSVLogger(folder, name="csv"),
+                TensorBoardLogger(folder, name="tensorboard"),
+            ],
+            "gradient_clip_val": settings.grad_clip,
+            "accumulate_grad_batches": settings.accumulate,
+            # the learner hands out one epoch at a time, the first perhaps a rest of one
+            "reload_dataloaders_every_n_epochs": 1,
+        }
+    try:
+        return pl.Trainer(
+            accelerator={"gpu": "cuda"}.get(accelerator, accelerator),
+            devices=[int(index)] if index else 1,
+            precision=settings.precision,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **training,
+            **limits,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        message = f"device {setting.device!r} cannot be used: {error}"
+        raise DataError.of("KD710", message) from error
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier run left, but nothing else that lies there."""
+    for name in (LAST, BEST, WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("csv", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning without its advice, which does not fit data in memory and small runs."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
