@@ -101,7 +101,15 @@ def findings(error: ValidationError, data: Any) -> list[Finding]:
     errors = error.errors(include_url=False)[
         : 4 * MAX_PROBLEMS
     ]  # a union gives several for one value
-    return _one_per_union([_locate(e, data) for e in errors])
+    found = [_locate(e, data) for e in errors]
+    return _one_per_union([f for f in found if not _counts_errors(f)])
+
+
+def _counts_errors(f: Finding) -> bool:
+    """Whether a collection only seems too short, because items with errors were not counted."""
+    if f.type != "too_short" or not isinstance(f.value, list | dict):
+        return False
+    return len(f.value) >= f.context["min_length"]
 
 
 def _locate(error: Any, data: Any) -> Finding:

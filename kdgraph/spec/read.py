@@ -66,7 +66,7 @@ def _tree(source: Source, set: Iterable[str]) -> tuple[Node, str]:
         file = "<spec>"
         root = files.extend(from_python(source), Path())
     elif isinstance(source, str) and "\n" in source:
-        file = "<text>"
+        file, source = "<text>", source.removeprefix("\ufeff")
         root = files.extend(top(parse(source, Lines(file, source)), file), Path())
     else:
         file = os.fspath(source)

@@ -79,6 +79,9 @@ def parse(text: str, lines: Lines) -> Node:
             composer.take(event)
     except yaml.MarkedYAMLError as error:
         composer.problems.append(explain(error, lines))
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # without libyaml, an escape of a character that there is not
+        composer.problems.append(Diagnostic("KD103", f"not valid YAML: {error}", lines.span(0, 0)))
     if composer.problems:
         raise SpecError(at_most(composer.problems))
     if composer.root is None:
