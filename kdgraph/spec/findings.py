@@ -109,7 +109,7 @@ def _counts_errors(f: Finding) -> bool:
     """Whether a collection only seems too short, because items with errors were not counted."""
     if f.type != "too_short" or not isinstance(f.value, list | dict):
         return False
-    return len(f.value) >= f.context["min_length"]
+    return bool(len(f.value) >= f.context["min_length"])
 
 
 def _locate(error: Any, data: Any) -> Finding:
