@@ -48,6 +48,14 @@ def test_tokens_are_positions(value_of: Callable[..., Any]) -> None:
     torch.testing.assert_close(value_of(loss_of(), **tokens), maps)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
+def test_strength_does_not_matter(value_of: Callable[..., Any], p: float) -> None:
+    student, teacher = torch.randn(2, 3, 64, 4, 5)
+    value = value_of(loss_of(p=p), student=student, teacher=teacher)
+    strong = value_of(loss_of(p=p), student=6e4 * student, teacher=6e4 * teacher)
+    assert strong.item() == pytest.approx(value.item(), rel=1e-5)
+
+
 def test_mismatches_say_what_would_fit() -> None:
     loss_of().shapes(student=(2, 8, 4, 4), teacher=(2, 16, 4, 4))
     with pytest.raises(ShapeMismatch, match="equal positions") as caught:

@@ -126,6 +126,27 @@ def test_smoothing_passes_impossible_classes_by(value_of: Callable[..., Any]) ->
     torch.testing.assert_close(value_of(loss_of(smoothing=0.1), student=more, target=LABELS), few)
 
 
+@pytest.mark.parametrize("keys", [{}, {"class_weights": [1.0, 1.0, 1.0, 0.0], "smoothing": 0.1}])
+def test_impossible_classes_without_weight_or_label_cost_nothing(
+    value_of: Callable[..., Any], keys: dict[str, Any]
+) -> None:
+    student = torch.cat([STUDENT, torch.full((2, 1), -float("inf"))], 1).requires_grad_()
+    soft = torch.eye(4, dtype=torch.float64)[LABELS]
+    index = value_of(loss_of(**keys), student=student, target=LABELS)
+    value = value_of(loss_of(**keys), student=student, target=soft)
+    value.backward()
+    torch.testing.assert_close(value, index)
+    assert value.isfinite()
+    assert student.grad.isfinite().all()
+
+
+def test_an_impossible_label_without_weight_costs_nothing(value_of: Callable[..., Any]) -> None:
+    student = torch.cat([STUDENT, torch.full((2, 1), -float("inf"))], 1)
+    loss = loss_of(class_weights=[1.0, 1.0, 1.0, 0.0])
+    value = value_of(loss, student=student, target=torch.tensor([0, 3]))
+    assert value.item() == pytest.approx(0.241311296657, abs=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 def test_any_integer_labels(value_of: Callable[..., Any], dtype: torch.dtype) -> None:
     value = value_of(loss_of(ignore_index=255), student=STUDENT, target=LABELS.to(dtype))
