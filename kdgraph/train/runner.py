@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def run(
     board = Board(console)
     setting = Setting(data, splits, steps, resume, device, board)
     with board.open():
-        teachers, files = train_teachers(checked, folder, setting, trust, compare=compare)
+        teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
+        setting = replace(setting, resume=resume and not moved)
         checked = with_weights(checked, files)
         modes = {"distilled": checked} | ({"alone": student_alone(checked)} if compare else {})
         found: dict[str, list[Run]] = {mode: [] for mode in modes}

@@ -24,25 +24,33 @@ _PRETRAINED = ("pretrained", "weights")  # arguments by which sources fetch weig
 
 def train_teachers(
     spec: Spec, out: Path, setting: Setting, trust: Collection[str], *, compare: bool
-) -> tuple[list[Run], dict[str, Path]]:
+) -> tuple[list[Run], dict[str, Path], bool]:
     """Trains what the ``teacher`` block asks for; to compare, scores the other teachers too.
 
     Returns:
-        Their runs, and the weights of those that were trained, now or by an earlier command.
+        Their runs; the weights of those that were trained, now or by an earlier command; and
+        whether training went on for a teacher that an earlier command, by its limit of steps,
+        had left unfinished, so that students of that teacher must start over.
     """
-    runs, files = [], {}
+    runs, files, moved = [], {}, False
     chosen = to_train(spec)
     for name in spec.models:
         if spec.is_trainable(name):
             continue
         if name in chosen:
+            before = _content(out / name / WEIGHTS)
             run = _train_teacher(spec, name, out / name, setting, trust)
+            moved |= before not in (None, _content(out / name / WEIGHTS))
             assert run.weights is not None
             files[name] = Path(run.weights)
             runs.append(run)
         elif compare and (found := _score_teacher(spec, name, setting, trust)) is not None:
             runs.append(found)
-    return runs, files
+    return runs, files, moved
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def to_train(spec: Spec) -> list[str]:

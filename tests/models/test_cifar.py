@@ -53,6 +53,12 @@ def test_stages_halve_the_map(name: str, channels: int, size: int) -> None:
     assert shapes["flatten"] == (2, shapes["layer3"][1])
 
 
+def test_width_scales_every_stage() -> None:
+    model = build_model("cifar/resnet8", {"width": 0.25})
+    widths = [model.get_submodule(f"layer{i}.0.conv1").weight.shape[0] for i in (1, 2, 3)]
+    assert widths == [4, 8, 16]
+
+
 def test_unknown_name_has_a_near_match() -> None:
     with pytest.raises(ModelError, match=r"KD411.*\n.*'resnet32x4'"):
         build_model("cifar/resnet34x4", {})

@@ -90,14 +90,21 @@ class CifarResNet(nn.Module):
         widths: Channels of the stem and of the three stages.
         in_channels: Channels of the image.
         num_classes: Number of logits.
+        width: Factor on the channels, for networks smaller than the literature's.
     """
 
     def __init__(
-        self, depth: int, widths: Sequence[int], *, in_channels: int = 3, num_classes: int = 10
+        self,
+        depth: int,
+        widths: Sequence[int],
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
-        stem, first, second, third = widths
+        stem, first, second, third = (max(1, round(width * channels)) for channels in widths)
         self.conv1 = _conv3x3(in_channels, stem)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
