@@ -6,10 +6,12 @@ the mode of the capture; the batch size stays free.
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -77,19 +79,30 @@ def export(
     free = torch.export.Dim.DYNAMIC
     sizes = tuple({0: free} if t.shape[:1] == (batch,) else None for t in values)
     root = _Root(twin(module), inputs, taps)
-    logger = logging.getLogger("torch.export")
-    level = logger.level
     try:
-        logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), untouched_random_state():
+        with _quiet(), warnings.catch_warnings(), untouched_random_state() as drawn:
             warnings.simplefilter("ignore")
             program = torch.export.export(root, values, dynamic_shapes=(sizes,), strict=False)
             exported = program.module(check_guards=False)
+            if drawn():
+                raise Declined("the model draws random numbers in Python")
+    except Declined:
+        raise
     except Exception as error:
         raise Declined(f"torch.export: {one_line(error)}") from error
-    finally:
-        logger.setLevel(level)
     return _Rebuilt(module, exported, tuple(inputs), tuple(taps)).result()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what export logs and prints about a failure: the reason is in the error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _Rebuilt:

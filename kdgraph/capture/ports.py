@@ -90,7 +90,7 @@ class PortModel(nn.Module):
         root = pairs[module]
         self._values: dict[str, Tensor] = {}
         self._copied = frozenset(copied)
-        self._names, self._taps = tuple(names), tuple(taps)
+        self._names, self._taps = tuple(names), {name: tap.text for name, tap in taps.items()}
         self._positional = positional_names(module, names)
         recorder = Recorder(root, taps, self._keep)
         for original in tapped:
@@ -113,6 +113,9 @@ class PortModel(nn.Module):
         self._recorder.active = True  # but not while checkpointing runs a part again
         call_module(self._root, dict(zip(self._names, values, strict=True)), self._positional)
         self._recorder.active = False
+        for name, text in self._taps.items():
+            if name not in self._values:  # layer drop, for one, leaves layers out at random
+                raise RuntimeError(f"tap {text!r} was not reached in this forward")
         found = tuple(self._values[name] for name in self._taps)
         self._values.clear()
         return found

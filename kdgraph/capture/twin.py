@@ -68,6 +68,9 @@ def fake_like(value: Tensor, mode: FakeTensorMode) -> Tensor:
     return fake.requires_grad_(value.requires_grad)
 
 
+_PLAIN = {bool, int, float, str, type(None), types.FunctionType, torch.dtype, torch.device}
+
+
 class _Copier:
     """Copies modules and the plain containers in them; anything else is shared."""
 
@@ -80,6 +83,8 @@ class _Copier:
         self._originals: list[Any] = []  # keeps them alive: their ids are keys
 
     def copy(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
         if id(value) in self._done:
             return self._done[id(value)]
         if isinstance(value, torch.jit.ScriptModule):

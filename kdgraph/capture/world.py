@@ -6,6 +6,7 @@ them; then one small real forward on copies answers the same questions.
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 from collections import Counter
@@ -40,9 +41,11 @@ class World:
 
     def model(self) -> nn.Module:
         """A fresh twin to run; whatever a run changes is seen by no other run."""
-        if self.fake:
-            return fake_twin(self.module, self.mode)
-        return twin(self.module, _copied)
+        return twin(self._blank) if self.fake else twin(self.module, _copied)
+
+    @functools.cached_property
+    def _blank(self) -> nn.Module:
+        return fake_twin(self.module, self.mode)  # fake tensors hold no numbers: made once
 
     def tensor(self, value: Tensor) -> Tensor:
         """A constant, as this world runs it."""
