@@ -18,8 +18,9 @@ from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader, steps_per_epoch, train_loader
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.means import Means
 from kdgraph.train.optim import build_optimizer, build_scheduler
-from kdgraph.train.score import Score, build_metrics
+from kdgraph.train.score import Score, build_metrics, monitored, rises
 
 Batch = dict[str, Tensor]
 
@@ -107,32 +108,19 @@ class Learner(Scorer):
         self.means = Means()
         self._start: Mapping[str, Any] = {}
         self._first_iteration = 0
-        early = self.settings.early_stop
-        for name in {self.monitor, (early and early.metric) or self.monitor}:
-            self.rises(name)  # now rather than after an epoch
 
     @property
     def monitor(self) -> str:
         """The metric that decides which weights are best."""
-        return self.settings.monitor or self.settings.metrics[0].title
+        return monitored(self.settings)
 
     def better(self, metric: str) -> float:
         """The last value of a metric, turned so that larger is better."""
         return self.found[metric] if self.rises(metric) else -self.found[metric]
 
     def rises(self, name: str) -> bool:
-        """Whether a larger value of a metric is a better one.
-
-        Raises:
-            DataError: KD713 when there is no such metric, or it says nothing of the kind.
-        """
-        metric = self.metrics.get(name)
-        rises = getattr(metric, "higher_is_better", None)
-        if rises is None:
-            what = "says not whether more is better" if metric else "is not among the metrics"
-            message = f"{name!r} {what}; there are {', '.join(self.metrics)}"
-            raise DataError.of("KD713", message, span=self.spec.span("train"))
-        return bool(rises)
+        """Whether a larger value of a metric is a better one."""
+        return rises(self.metrics, name)
 
     def total_steps(self) -> int:
         """Steps of the optimiser in the whole run."""
@@ -242,38 +230,3 @@ class Learner(Scorer):
                 self.scheduler.load_state_dict(self._start["scheduler"])
             self.trainer.precision_plugin.load_state_dict(self._start["precision"])
             self._start = {}
-
-
-class Means:
-    """Means of the losses over an epoch, kept on the device so that nothing waits for it."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self._last: dict[str, Tensor] = {}
-
-    def add(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
-        """Counts one step in."""
-        self._last = {"loss": loss.detach()}
-        self._last |= {f"loss/{name}": value.detach() for name, value in losses.items()}
-        for name, value in self._last.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
-
-    def last(self) -> dict[str, float]:
-        """The values of the last step."""
-        return {name: float(value) for name, value in self._last.items()}
-
-    def close(self) -> dict[str, float]:
-        """The means, after which counting starts over."""
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"sums": {n: v.cpu() for n, v in self.sums.items()}, "count": self.count}
-
-    def take_up(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state."""
-        self.sums, self.count = dict(state["sums"]), state["count"]

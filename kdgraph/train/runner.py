@@ -17,6 +17,7 @@ from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
+from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.derive import student_alone
@@ -24,7 +25,7 @@ from kdgraph.train.keep import fingerprint, write_json
 from kdgraph.train.optim import build_optimizer, build_scheduler
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Result, Run
-from kdgraph.train.score import build_metrics, find_score
+from kdgraph.train.score import build_metrics, find_score, monitored, rises
 from kdgraph.train.session import Setting, train
 from kdgraph.train.teacher import train_teachers
 
@@ -111,26 +112,42 @@ def check_training(spec: Spec) -> None:
             help="write `train: {epochs: 10, optimizer: {use: SGD, lr: 0.1}}`, say",
         )
     found: list[Diagnostic] = []
-    blocks: list[tuple[Any, tuple[str, ...]]] = [(spec.train, ("train",))]
-    if spec.train.teacher is not None:
-        blocks.append((spec.train.teacher, ("train", "teacher")))
-    for block, keys in blocks:
+    for check in (_check_optimizers, _check_metrics):
         try:
-            written = block.optimizer or spec.train.optimizer
-            place = spec.span(*keys, "optimizer")
-            optimizer = build_optimizer(written, [nn.Parameter(torch.zeros(1))], place)
-            if block.scheduler is not None:
-                place = spec.span(*keys, "scheduler")
-                build_scheduler(block.scheduler, optimizer, epochs=2, steps=2, span=place)
+            check(spec, spec.train)
         except KDGraphError as error:
             found += error.diagnostics
-    try:
-        score = find_score(spec)
-        build_metrics(spec.train.metrics, score.classes, spec.span("train", "metrics"))
-    except KDGraphError as error:
-        found += error.diagnostics
     if found:
         raise DataError(found)
+
+
+def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
+    """Builds what the block describes over a stand-in for the parameters."""
+    found: list[Diagnostic] = []
+    own: list[tuple[Optimizer, Scheduler | None, tuple[str, ...]]]
+    own = [(train.optimizer, train.scheduler, ("train",))]
+    if (teacher := train.teacher) is not None and (teacher.optimizer or teacher.scheduler):
+        sound = teacher.optimizer or Optimizer(use="SGD")  # what is inherited is looked at above
+        own.append((sound, teacher.scheduler, ("train", "teacher")))
+    for optimizer, scheduler, keys in own:
+        try:
+            stand_in = [nn.Parameter(torch.zeros(1))]
+            built = build_optimizer(optimizer, stand_in, spec.span(*keys, "optimizer"))
+            if scheduler is not None:
+                place = spec.span(*keys, "scheduler")
+                build_scheduler(scheduler, built, epochs=2, steps=2, span=place)
+        except KDGraphError as error:
+            found += error.diagnostics
+    if found:
+        raise DataError(found)
+
+
+def _check_metrics(spec: Spec, train: TrainSpec) -> None:
+    classes = find_score(spec).classes
+    metrics = build_metrics(train.metrics, classes, spec.span("train", "metrics"))
+    rises(metrics, monitored(train), spec.span("train", "monitor"))
+    if train.early_stop is not None and train.early_stop.metric is not None:
+        rises(metrics, train.early_stop.metric, spec.span("train", "early_stop", "metric"))
 
 
 def with_weights(spec: Spec, files: Mapping[str, Path]) -> Spec:

@@ -15,7 +15,7 @@ from kdgraph.capture.record import reach
 from kdgraph.capture.taps import TapPath, parse_tap
 from kdgraph.errors import DataError, Span, near
 from kdgraph.spec.language import Spec
-from kdgraph.spec.training import Metric
+from kdgraph.spec.training import Metric, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,24 @@ def build_metrics(
             raise DataError.of("KD713", message, span=span)
         built[metric.title] = _metric(cls, metric.arguments, classes, span)
     return built
+
+
+def monitored(settings: TrainSpec) -> str:
+    """The metric that decides which weights are best."""
+    return settings.monitor or settings.metrics[0].title
+
+
+def rises(metrics: Mapping[str, torchmetrics.Metric], name: str, span: Span | None = None) -> bool:
+    """Whether a larger value of a metric is a better one.
+
+    Raises:
+        DataError: KD713 when there is no such metric, or it says nothing of the kind.
+    """
+    found = getattr(metrics.get(name), "higher_is_better", None)
+    if found is None:
+        what = "says not whether more is better" if name in metrics else "is not among the metrics"
+        raise DataError.of("KD713", f"{name!r} {what}: {', '.join(metrics)}", span=span)
+    return bool(found)
 
 
 def _metric(

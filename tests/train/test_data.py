@@ -1,0 +1,223 @@
+"""The data sets: honest splits, exact order, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kdgraph
+from kdgraph.spec.training import DATA, Augment, Normalise
+from kdgraph.train.data._load import Batches, augmented, eval_loader, train_loader
+from kdgraph.train.data._open import open_data
+from kdgraph.train.data._split import TensorSplit, draw, seeded
+from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.data.digits import _SHEETS
+from kdgraph.train.data.fashion_mnist import SYSTEM
+from kdgraph.train.data.glyphs import _folders, _is_font
+
+
+def entry(name: str, **keys: Any) -> DataSet:
+    made: DataSet = DATA.get(name)(**keys)
+    return made
+
+
+def rows(split: Any) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.tensors["image"]}
+
+
+def shares_no_row(splits: Splits) -> bool:
+    assert splits.test is not None
+    train, val, test = (rows(s) for s in (splits.train, splits.val, splits.test))
+    return not (train & val or train & test or val & test)
+
+
+def test_digits_are_split_by_form() -> None:
+    splits = entry("digits").load(Path())
+    assert splits.test is not None
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [1029, 258, 510]
+    assert shares_no_row(splits)
+    label = torch.cat([s.tensors["label"] for s in (splits.train, splits.val, splits.test)])  # type: ignore[attr-defined]
+    # where a form begins, the sequence that every form asks for starts over
+    begin = list(range(10)) * 3
+    exact = [label[at : at + 30].tolist() == begin for at in _SHEETS[:-1]]
+    assert sum(exact) == 12  # two forms lack digits near their beginning
+    image = splits.train.tensors["image"]  # type: ignore[attr-defined]
+    scaling = entry("digits").scaling()
+    assert scaling is not None
+    assert scaling.mean[0] == pytest.approx(float(image.mean()), abs=1e-4)
+    assert scaling.std[0] == pytest.approx(float(image.std()), abs=1e-4)
+
+
+def test_fashion_mnist(require_system: Any) -> None:
+    require_system("dataset-fashion-mnist", SYSTEM.is_dir())
+    splits = entry("fashion_mnist").load(Path())
+    assert splits.test is not None
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [55000, 5000, 10000]
+    labels = splits.val.labels()
+    assert labels is not None
+    assert labels.bincount().tolist() == [500] * 10
+    assert splits.train.rows([0, 1])["image"].shape == (2, 1, 28, 28)
+
+
+def test_fashion_mnist_from_own_files(tmp_path: Path) -> None:
+    for part, count in (("train", 6000), ("t10k", 20)):
+        sizes = b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
+        head = b"\0\0\x08\x03" + sizes
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(head + bytes(count * 784))
+        head = b"\0\0\x08\x01" + count.to_bytes(4, "big")
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(
+            head + bytes(range(10)) * (count // 10)
+        )
+    splits = entry("fashion_mnist", path=str(tmp_path)).load(Path())
+    assert len(splits.train) == 1000
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no idx file")
+    with pytest.raises(kdgraph.KDGraphError, match="KD710"):
+        entry("fashion_mnist", path=str(tmp_path)).load(Path())
+
+
+def test_glyphs_are_split_by_family(require_system: Any) -> None:
+    fonts = [p for folder in _folders() for p in folder.rglob("*") if _is_font(p)]
+    require_system("fonts-dejavu", len(fonts) >= 10)
+    splits = entry("glyphs").load(Path())
+    assert shares_no_row(splits)
+    assert len(splits.train) % 62 == 0
+    assert "families" in splits.note
+    few = entry("glyphs", classes=36).load(Path()).train.labels()
+    assert few is not None
+    assert few.unique().tolist() == list(range(36))
+
+
+def test_glyphs_without_fonts(tmp_path: Path) -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD710.*3 families"):
+        entry("glyphs", path=str(tmp_path)).load(Path())
+
+
+def test_imagefolder(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for color, name in ((10, "dark"), (200, "light")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (20, 12), (color,) * 3).save(folder / "a.png")
+    splits = entry("imagefolder", path=str(tmp_path), size=8).load(Path())
+    assert splits.test is None
+    batch = splits.train.rows([0, 1])
+    assert batch["image"].shape == (2, 3, 8, 8)
+    assert batch["image"][:, 0, 0, 0].tolist() == [10, 200]
+    assert batch["label"].tolist() == [0, 1]
+    (tmp_path / "val" / "odd").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "val" / "odd" / "a.png")
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD719.*odd"):
+        entry("imagefolder", path=str(tmp_path)).load(Path())
+
+
+def test_hf_from_local_files(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("rows")  # the library reads parts out of folders' names
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    lines = [json.dumps({"pixels": [[i / 9] * 4] * 4, "digit": i}) for i in range(10)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    columns = {"image": "pixels", "label": "digit"}
+    parts = {"train": "train[:8]", "val": "train[8:]", "test": None}
+    data = entry("hf", path=str(tmp_path), columns=columns, splits=parts)
+    splits = data.load(Path())
+    assert (len(splits.train), len(splits.val), splits.test) == (8, 2, None)
+    assert splits.val.rows([1, 0])["label"].tolist() == [9, 8]
+    assert splits.train.rows([3])["image"].shape == (1, 4, 4)
+    wrong = entry("hf", path=str(tmp_path), columns={"image": "pixel"}, splits=parts)
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD711.*\n.*'pixels'"):
+        wrong.load(Path())
+
+
+DATASETS = """
+import torch
+def both(n=6):
+    part = {"image": torch.rand(n, 1, 8, 8), "label": torch.arange(n)}
+    rows = [{"image": part["image"][i], "label": part["label"][i]} for i in range(n)]
+    return {"train": part, "val": rows}
+"""
+
+
+def test_python_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data.py").write_text(DATASETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = entry("python", call="own_data:both", args={"n": 4})
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD710.*not trusted"):
+        data.load(Path())
+    splits = data.load(Path(), trust=["own_data"])
+    for split in (splits.train, splits.val):
+        assert split.columns == ("image", "label")
+        assert split.rows([3, 1])["label"].tolist() == [3, 1]
+        assert len(split.subset(torch.tensor([2, 0]))) == 2
+
+
+def numbers(loader: Any) -> list[int]:
+    return [int(v) for batch in loader for v in batch["row"]]
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    split = TensorSplit({"row": torch.arange(50)})
+    data = entry("digits", batch_size=8)
+    first = numbers(train_loader(split, data, seed=1, epoch=2))
+    assert first == numbers(train_loader(split, data, seed=1, epoch=2))
+    assert first != numbers(train_loader(split, data, seed=1, epoch=3))
+    assert first != numbers(train_loader(split, data, seed=2, epoch=2))
+    assert len(first) == len(set(first)) == 48  # the last 2 rows make no full batch
+    assert numbers(train_loader(split, data, seed=1, epoch=2, done=4)) == first[32:]
+    assert numbers(eval_loader(split, data)) == list(range(50))
+    few = TensorSplit({"row": torch.arange(5)})
+    assert sorted(numbers(train_loader(few, data, seed=1))) == list(range(5))
+
+
+def test_workers_change_nothing() -> None:
+    split = entry("digits").load(Path()).val
+    batches = []
+    for workers in (0, 2):
+        data = entry("digits", workers=workers, augment=Augment(shift=1))
+        batches.append([batch["image"] for batch in train_loader(split, data, seed=0)])
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_augmentation_moves_and_mirrors() -> None:
+    image = torch.zeros(200, 1, 5, 5)
+    image[:, 0, 2, 2] = 1
+    moved = augmented(image, Augment(shift=2), seeded("t"))
+    assert moved.sum() == 200  # a pixel in the centre never leaves
+    assert {tuple(p.tolist()) for p in moved.nonzero()[:, 2:]} == {
+        (i, j) for i in range(5) for j in range(5)
+    }
+    image = torch.zeros(200, 1, 1, 2)
+    image[..., 0] = 1
+    left = augmented(image, Augment(flip=True), seeded("t"))[:, 0, 0, 0].sum()
+    assert 60 < left < 140
+
+
+def test_bytes_are_scaled_then_normalised() -> None:
+    split = TensorSplit({"image": torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)})
+    batch = Batches(split, Normalise(mean=(0.5,), std=(0.25,)))[0, 0, [0]]
+    assert torch.equal(batch["image"], torch.full((1, 1, 2, 2), 2.0))
+
+
+def test_limit_keeps_classes_even(make_spec: Any) -> None:
+    split = TensorSplit({"label": torch.arange(1000) % 10})
+    kept, left = draw(split, 50, "seed")
+    assert split.tensors["label"][kept].bincount().tolist() == [5] * 10
+    assert sorted([*kept.tolist(), *left.tolist()]) == list(range(1000))
+    spec = kdgraph.load_spec(make_spec(data={"limit": 100}))
+    _, splits = open_data(spec)
+    assert len(splits.train) == 100
+
+
+def test_columns_must_be_those_of_the_batch(make_spec: Any) -> None:
+    text = make_spec()
+    text["batch"]["images"] = text["batch"].pop("image")
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD711.*'images'.*\n.*'image'"):
+        open_data(kdgraph.load_spec(text))
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD711.*'picture'"):
+        open_data(kdgraph.load_spec(make_spec(data={"augment": {"entry": "picture"}})))
