@@ -1,0 +1,67 @@
+"""Every spec that ships: it checks, it compiles, no pass changes its numbers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import kdgraph
+from kdgraph.graph.example import letter_sizes
+from kdgraph.passes.base import PASSES
+from kdgraph.spec.language import Spec
+
+SPECS = sorted((Path(__file__).parents[1] / "specs").rglob("*.yaml"))
+
+
+def random_batch(spec: Spec) -> dict[str, Tensor]:
+    """A batch of four with plausible values."""
+    sizes = {**letter_sizes(spec), str(next(iter(spec.batch.values())).shape[0]): 4}
+    values: dict[str, Tensor] = {}
+    for name, entry in spec.batch.items():
+        shape = [sizes[s] if isinstance(s, str) else s for s in entry.shape]
+        dtype = getattr(torch, entry.dtype)
+        if dtype.is_floating_point:
+            values[name] = torch.randn(shape, dtype=dtype)
+        else:
+            values[name] = torch.randint(0, entry.classes or 2, shape, dtype=dtype)
+    return values
+
+
+@pytest.fixture(params=SPECS, ids=[p.stem for p in SPECS])
+def path(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
+def test_it_checks_without_a_word(path: Path) -> None:
+    assert [str(d) for d in kdgraph.check(path)] == []
+
+
+def results(step: kdgraph.DistillModule, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Loss, edges and gradients of one step from a fixed random state."""
+    torch.manual_seed(1)
+    out = step(**batch)
+    step.zero_grad()
+    out.loss.backward()
+    grads = {n: p.grad for n, p in step.named_parameters() if p.grad is not None}
+    return {"loss": out.loss, "losses": out.losses, "grads": copy.deepcopy(grads)}
+
+
+@pytest.mark.parametrize("without", [*PASSES.names(), "all"])
+def test_no_pass_changes_a_number(path: Path, without: str) -> None:
+    spec = kdgraph.load_spec(path)
+    torch.manual_seed(0)
+    step = kdgraph.compile(spec)
+    frozen = {n: step.report.captures[n].root for n in spec.models}
+    state = copy.deepcopy(step.state_dict())
+    batch = random_batch(spec)
+    plain = results(step, batch)
+    names = PASSES.names() if without == "all" else [without]
+    other = kdgraph.compile(spec, models=frozen, without=names)
+    other.load_state_dict(state)
+    torch.testing.assert_close(results(other, batch), plain, rtol=1e-5, atol=1e-7)
