@@ -1,0 +1,215 @@
+"""What a drawing of a compiled spec shows: boxes in clusters, and arrows.
+
+Models are folded: a box is a stretch of a model up to its next tap, so that taps show and
+little else. Whatever the passes left out of the graph is drawn faded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import fx
+
+from kdgraph.capture import parse_tap
+from kdgraph.graph import Role, owner_of, role_of, shape_of
+from kdgraph.graph.ops import tap
+from kdgraph.runtime.report import Report
+from kdgraph.visual.words import (
+    adapters,
+    entry_words,
+    path_words,
+    shape_words,
+    total_words,
+    weight_words,
+)
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box. ``cluster`` is the model it lies in; ``taps`` are read from its result."""
+
+    id: str
+    title: str
+    lines: tuple[str, ...]
+    role: Role
+    cluster: str | None = None
+    taps: tuple[str, ...] = ()
+    faded: bool = False
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """Data that flows from one box to another; its role is that of where it comes from."""
+
+    source: str
+    target: str
+    role: Role
+    faded: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A model: the frame around its boxes."""
+
+    name: str
+    title: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A folded graph; boxes stand in the order of the data flow."""
+
+    name: str
+    clusters: tuple[Cluster, ...]
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+
+
+def picture(report: Report, *, depth: int = 0) -> Picture:
+    """Folds the graph of a report.
+
+    Args:
+        report: of a compilation.
+        depth: 0 draws one box from tap to tap; N > 0 one for each module N levels deep.
+    """
+    return _Fold(report, depth).picture()
+
+
+class _Fold:
+    """Sorts nodes into boxes, then draws the arrows between boxes."""
+
+    def __init__(self, report: Report, depth: int) -> None:
+        self.report = report
+        self.spec = report.spec
+        self.depth = depth
+        self.graph = report.graph
+        self.adapters = adapters(report)
+        self.boxes: list[Box] = []
+        self.box_of: dict[str, str] = {}  # node name to box id
+
+    def picture(self) -> Picture:
+        for node in self.graph.graph.find_nodes(op="placeholder"):
+            self._add(Box(node.name, str(node.target), (self._shape(node),), "batch"), node)
+        for model in self.spec.models:
+            for stretch in self._stretches(model):
+                self._stretch(model, stretch)
+        for node in self.graph:
+            if role_of(node) in ("adapter", "signal", "loss", "total") and node.op != "output":
+                self._part(node)
+        flow = dict.fromkeys(self._arrows())
+        arrows = [*flow, *self._cut()]
+        shown = {a.source for a in arrows} | {a.target for a in arrows}
+        clusters = [self._cluster(m) for m in self.spec.models]
+        boxes = [b for b in self.boxes if b.id in shown]
+        return Picture(self.spec.name, tuple(clusters), tuple(boxes), tuple(arrows))
+
+    def _cluster(self, model: str) -> Cluster:
+        written = self.spec.models[model]
+        role: Role = "student" if self.spec.is_trainable(model) else "teacher"
+        return Cluster(model, f"{model}  {written.source or ''}".rstrip(), role)
+
+    def _add(self, box: Box, *nodes: fx.Node) -> None:
+        self.boxes.append(box)
+        self.box_of.update((n.name, box.id) for n in nodes)
+
+    def _shape(self, node: fx.Node) -> str:
+        return shape_words(shape_of(node), self.spec)
+
+    def _stretches(self, model: str) -> Iterator[list[fx.Node]]:
+        """A model's nodes in order, cut behind each tap and where the folded path changes.
+
+        Nodes in a row always make an acyclic picture, whatever modules they come from.
+        """
+        taps = self.spec.models[model].taps.values()
+        inside = [path for t in taps if (path := parse_tap(t).path) != "output"]
+        stretch: list[fx.Node] = []
+        for node in self.graph:
+            if owner_of(node) != model or node.op == "get_attr" or node.target is tap:
+                continue
+            if stretch and self._key(stretch[-1], inside) != self._key(node, inside):
+                yield stretch
+                stretch = []
+            stretch.append(node)
+            if self._taps(node):
+                yield stretch
+                stretch = []
+        if stretch:
+            yield stretch
+
+    def _key(self, node: fx.Node, tapped: list[str]) -> str:
+        path = str(node.meta.get("kd_path", ""))
+        around = [t for t in tapped if path == t or path.startswith(f"{t}.")]
+        if around:
+            return max(around, key=len)
+        return ".".join(path.split(".")[: self.depth])
+
+    def _taps(self, node: fx.Node) -> tuple[str, ...]:
+        names = (str(u.args[1]) for u in node.users if u.target is tap)
+        return tuple(n.partition(".")[2] for n in names)
+
+    def _stretch(self, model: str, nodes: list[fx.Node]) -> None:
+        role = role_of(nodes[-1])
+        paths = [str(n.meta.get("kd_path", "")) for n in nodes]
+        modules = [n for n in nodes if n.op == "call_module"]
+        title = path_words(paths) or nodes[-1].name
+        what = f"{len(nodes)} {'modules' if len(nodes) == len(modules) else 'operations'}"
+        if len(nodes) == len(modules) == 1:
+            what = type(self.graph.root.get_submodule(str(nodes[0].target))).__name__
+        lines = tuple(line for line in (what, self._shape(nodes[-1])) if line)
+        name = f"{model}_{nodes[0].name}"
+        self._add(Box(name, title, lines, role, model, self._taps(nodes[-1])), *nodes)
+
+    def _part(self, node: fx.Node) -> None:
+        """A box for each adapter, signal and loss, whatever the number of its nodes."""
+        owner = owner_of(node)
+        if owner == "total":
+            self._add(Box("total", "total", (total_words(self.spec),), "total"), node)
+            return
+        part, _, name = owner.partition(".")
+        key = f"{part}_{name}"
+        known = any(b.id == key for b in self.boxes)
+        if not known:
+            self.boxes.append(Box(key, name, self._says(part, name, node), role_of(node)))
+        self.box_of[node.name] = key
+
+    def _says(self, part: str, name: str, node: fx.Node) -> tuple[str, ...]:
+        if part == "losses":
+            weight = weight_words(self.spec, name)
+            return (entry_words(self.spec.losses[name]), f"weight {weight}")
+        if part == "signals":
+            return (entry_words(self.spec.signals[name]), self._shape(node))
+        source = node.all_input_nodes[0]
+        return (self.adapters[name].describe(), f"{self._shape(source)} to {self._shape(node)}")
+
+    def _arrows(self) -> Iterator[Arrow]:
+        for node in self.graph:
+            target = self.box_of.get(node.name)
+            for source in node.all_input_nodes:
+                while source.target is tap:
+                    source = source.all_input_nodes[0]
+                start = self.box_of.get(source.name)
+                if start is not None and target is not None and start != target:
+                    yield Arrow(start, target, role_of(source))
+
+    def _cut(self) -> Iterator[Arrow]:
+        """Adds a faded box for what pruning removed from each model."""
+        for record in self.report.records:
+            if record.name != "prune":
+                continue
+            left = {n.name for n in record.after}
+            gone = [n for n in record.before if n.name not in left]
+            for model in self.spec.models:
+                nodes = [n for n in gone if owner_of(n) == model and n.op != "get_attr"]
+                if not nodes:
+                    continue
+                title = path_words([str(n.meta.get("kd_path", "")) for n in nodes])
+                role = role_of(nodes[0])
+                lines = (f"{len(nodes)} operations", "cut: nothing reads them")
+                box = Box(f"{model}_cut", title, lines, role, model, faded=True)
+                starts = [self.box_of.get(i.name) for n in nodes for i in n.all_input_nodes]
+                known = [s for s in starts if s is not None]
+                if known:
+                    self.boxes.append(box)
+                    yield Arrow(known[-1], box.id, role, faded=True)
