@@ -1,0 +1,112 @@
+"""``kdgraph check``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdgraph.cli._options import SpecPath, format_option, overrides
+from kdgraph.cli._show import dims, print_json, tell
+from kdgraph.errors import Diagnostic, KDGraphError
+
+if TYPE_CHECKING:
+    from kdgraph.runtime.report import Report
+
+
+@click.command("check")
+@click.argument("specs", nargs=-1, required=True, type=SpecPath(), metavar="SPEC...")
+@overrides
+@format_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    specs: tuple[str, ...],
+    overrides: tuple[str, ...],
+    trust: tuple[str, ...],
+    form: str,
+) -> None:
+    r"""Says everything that is wrong with specs, before anything runs.
+
+    First the text and its names; if they are right, models are built without weights and every
+    tap, shape, adapter and loss is checked. Nothing is downloaded and no GPU is needed.
+
+    \b
+    Examples:
+      kdgraph check kd.yaml
+      kdgraph check specs/*.yaml
+      kdgraph check kd.yaml --set losses.soft.tau=2 --format json
+    """
+    results = [_check(path, overrides, trust, form) for path in specs]
+    if form == "json":
+        print_json(results)
+    if not all(r["fine"] for r in results):
+        ctx.exit(1)
+
+
+def _check(path: str, overrides: tuple[str, ...], trust: tuple[str, ...], form: str) -> Any:
+    found, report = _plan(path, overrides, trust)
+    fine = report is not None
+    facts = _facts(report) if report else None
+    if form == "text":
+        tell(found)
+        if facts is not None:
+            click.echo(f"{path}: {click.style('fine', fg='green')}")
+            _print(facts)
+    return {
+        "spec": path,
+        "fine": fine,
+        "diagnostics": [d.as_dict() for d in found],
+        "summary": facts,
+    }
+
+
+def _plan(
+    path: str, overrides: tuple[str, ...], trust: tuple[str, ...]
+) -> tuple[list[Diagnostic], Report | None]:
+    """All findings, and the plan where none of them is an error."""
+    from kdgraph.spec.read import diagnose
+    from kdgraph.spec.references import not_yet
+
+    spec, found = diagnose(path, set=overrides)
+    if spec is None:
+        return found, None
+    found = [*found, *not_yet(spec)]
+    if any(d.severity == "error" for d in found):
+        return found, None
+    import kdgraph  # torch from here on
+
+    try:
+        return found, kdgraph.plan(spec, trust=trust)
+    except KDGraphError as error:
+        return [*found, *error.diagnostics], None
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    from kdgraph.visual import manifest
+
+    facts = manifest(report)
+    return {key: facts[key] for key in ("name", "models", "links", "signals", "losses")}
+
+
+def _print(facts: dict[str, Any]) -> None:
+    rows = []
+    for name, model in facts["models"].items():
+        taps = ", ".join(f"{t} {dims(i['shape'])}" for t, i in model["taps"].items())
+        how = "trained" if model["trainable"] else "frozen"
+        rows.append((name, f"{model['source'] or 'given'}, {how}, {model['capture']}: {taps}"))
+    rows += [
+        (name, f"{link['adapter']}: {link['student']} to {link['teacher']}")
+        for name, link in facts["links"].items()
+    ]
+    rows += [
+        (name, f"{loss['use']}, weight {_number(loss['weight'])}: {', '.join(loss['reads'])}")
+        for name, loss in facts["losses"].items()
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        click.echo(f"  {click.style(f'{name:{width}}', bold=True)}  {text}")
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

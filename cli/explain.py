@@ -1,0 +1,114 @@
+"""``kdgraph explain``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdgraph.cli._options import format_option, overrides, spec_argument
+from kdgraph.cli._show import console, count, dims, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command("explain")
+@spec_argument
+@overrides
+@format_option
+def command(spec: str, overrides: tuple[str, ...], trust: tuple[str, ...], form: str) -> None:
+    r"""Says what a spec compiles to, and why it looks as it does.
+
+    How each model was captured, what every pass did and declined to do, which adapters were
+    chosen, what each loss reads. Loads no weights.
+
+    \b
+    Examples:
+      kdgraph explain kd.yaml
+      kdgraph explain kd.yaml --format json | jq .passes
+    """
+    import kdgraph
+    from kdgraph.visual import manifest
+
+    facts = manifest(kdgraph.plan(spec, set=overrides, trust=trust))
+    if form == "json":
+        print_json(facts)
+        return
+    out = console()
+    for table in (_models(facts), _taps(facts), _links(facts), _losses(facts), _passes(facts)):
+        if table.row_count:
+            out.print(table)
+    seconds, sizes = facts["seconds"], facts["example_sizes"]
+    letters = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
+    out.print(
+        f"{len(facts['nodes'])} nodes, planned in {seconds['total']:.1f} s, shapes at {letters}"
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _models(facts: dict[str, Any]) -> Table:
+    table = _table("models", "model", "source", "role", "parameters", "used", "capture")
+    for name, model in facts["models"].items():
+        whys = [f"not {d['rung']}: {d['reason']}" for d in model["declined"]]
+        table.add_row(
+            name,
+            model["source"] or "given as a module",
+            "[dark_orange]trained[/]" if model["trainable"] else "[blue]frozen[/]",
+            count(model["parameters"]),
+            f"{model['parameters_used'] / max(model['parameters'], 1):.0%}",
+            "\n".join([model["capture"], *whys]),
+        )
+    return table
+
+
+def _taps(facts: dict[str, Any]) -> Table:
+    table = _table("taps", "tap", "reads", "shape")
+    for name, model in facts["models"].items():
+        for tap, found in model["taps"].items():
+            table.add_row(f"{name}.{tap}", _plain(found["path"]), _plain(dims(found["shape"])))
+    return table
+
+
+def _links(facts: dict[str, Any]) -> Table:
+    table = _table("links", "link", "student", "teacher", "adapter", "parameters")
+    for name, link in facts["links"].items():
+        size = count(link["parameters"])
+        table.add_row(name, link["student"], link["teacher"], link["adapter"], size)
+    return table
+
+
+def _losses(facts: dict[str, Any]) -> Table:
+    table = _table("losses and signals", "name", "use", "reads", "weight")
+    for name, signal in facts["signals"].items():
+        table.add_row(name, signal["use"], ", ".join(signal["reads"]), "")
+    for name, loss in facts["losses"].items():
+        weight = loss["weight"]
+        shown = f"{weight:g}" if isinstance(weight, float) else str(weight)
+        table.add_row(name, f"[red]{loss['use']}[/]", ", ".join(loss["reads"]), shown)
+    return table
+
+
+def _passes(facts: dict[str, Any]) -> Table:
+    table = _table("passes", "pass", "did", "nodes")
+    for step in facts["passes"]:
+        lines = [*step["did"], *(f"declined: {line}" for line in step["declined"])]
+        change = f"{step['nodes_before']} to {step['nodes_after']}"
+        table.add_row(step["name"], _plain("\n".join(lines) or "nothing to do"), change)
+    return table
+
+
+def _plain(text: str) -> str:
+    """Text in which rich reads no markup: shapes and paths have brackets."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,171 @@
+"""``kdgraph init``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdgraph.cli._inputs import example_inputs
+from kdgraph.cli._inputs import size as read_size
+from kdgraph.cli._show import tell
+from kdgraph.cli._template import Side, spec_text
+from kdgraph.errors import KDGraphError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdgraph.capture import TapInfo
+
+RECIPES = ("logits", "hints", "relations")
+
+
+@click.command("init")
+@click.option("--teacher", required=True, metavar="SOURCE/NAME", help="The model to learn from.")
+@click.option("--student", required=True, metavar="SOURCE/NAME", help="The model to train.")
+@click.option(
+    "--recipe",
+    type=click.Choice(RECIPES),
+    default="logits",
+    show_default=True,
+    help="Soft targets; also hints at matching depths; relations between samples.",
+)
+@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Of both models.")
+@click.option(
+    "--input",
+    "size",
+    type=read_size,
+    metavar="3x224x224",
+    help="Size of the input without the batch; left out: what the teacher is made for.",
+)
+@click.option("--trust", multiple=True, metavar="MODULE", help="Lets python/ run this module.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Left out: stdout.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    teacher: str,
+    student: str,
+    recipe: str,
+    classes: int | None,
+    size: tuple[int, ...] | None,
+    trust: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    r"""Writes a spec for two models, with comments, to start from.
+
+    Both models are built without weights; taps are proposed where their resolutions or depths
+    match. The spec is checked before it is written.
+
+    \b
+    Examples:
+      kdgraph init --teacher timm/resnet50 --student timm/mobilenetv3_small_050 -o kd.yaml
+      kdgraph init --teacher timm/resnet50 --student timm/resnet18 --recipe hints --classes 37
+      kdgraph init --teacher hf/bert --student hf/distilbert --recipe hints --classes 2
+    """
+    if out is not None and out.exists():
+        raise click.BadParameter(f"{out} exists; name another file, or remove it", param_hint="-o")
+    sides = {
+        "teacher": _Built.of(teacher, classes, trust),
+        "student": _Built.of(student, classes, trust),
+    }
+    inputs = example_inputs(teacher, sides["teacher"].module, sides["teacher"].args, size)
+    if size is None:
+        size = tuple(next(iter(inputs.values())).shape[1:])
+    texts = {
+        role: Side(built.source, built.args, built.taps(size), built.arguments(size))
+        for role, built in sides.items()
+    }
+    text = spec_text(texts["teacher"], texts["student"], recipe)
+    found = _check(text, {role: built.module for role, built in sides.items()})
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        click.echo(f"{out}  next: kdgraph check {out}")
+    tell(found)
+    if found:
+        ctx.exit(1)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A model without weights, and what it was built with."""
+
+    source: str
+    args: dict[str, Any]
+    module: nn.Module
+
+    @classmethod
+    def of(cls, source: str, classes: int | None, trust: Sequence[str]) -> _Built:
+        from kdgraph.models.load import build_skeleton
+
+        args = _class_argument(source, classes)
+        if source.startswith("hf/"):
+            args = {"head": _head(source, trust), **args}
+        return cls(source, args, build_skeleton(source, args, trust=trust))
+
+    def inputs(self, size: Sequence[int]) -> dict[str, Tensor]:
+        """Example tensors of ``forward``, with an attention mask where tokens have one."""
+        import torch
+
+        found = example_inputs(self.source, self.module, self.args, size)
+        known = inspect.signature(self.module.forward).parameters
+        if "input_ids" in found and "attention_mask" in known:
+            mask = torch.zeros(found["input_ids"].shape, dtype=torch.int64)
+            found = {"input_ids": found["input_ids"], "attention_mask": mask, **found}
+        return found
+
+    def arguments(self, size: Sequence[int]) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape without the batch, and type, by argument of ``forward``."""
+        return {
+            name: (tuple(value.shape[1:]), str(value.dtype).removeprefix("torch."))
+            for name, value in self.inputs(size).items()
+        }
+
+    def taps(self, size: Sequence[int]) -> list[TapInfo]:
+        """Every place of the model, as it runs when it is not trained."""
+        from kdgraph.capture import list_taps
+
+        training = self.module.training
+        try:
+            return list_taps(self.module.eval(), self.inputs(size))
+        finally:
+            self.module.train(training)
+
+
+def _class_argument(source: str, classes: int | None) -> dict[str, Any]:
+    if classes is None:
+        return {}
+    return {"num_labels" if source.startswith("hf/") else "num_classes": classes}
+
+
+def _head(source: str, trust: Sequence[str]) -> str:
+    """The head that gives one vector of logits for each input, by what the model reads."""
+    from kdgraph.models.load import build_skeleton
+
+    bare = build_skeleton(source, {}, trust=trust)
+    reads = getattr(bare, "main_input_name", "input_ids")
+    heads = {"pixel_values": "image-classification", "input_values": "audio-classification"}
+    return heads.get(reads, "sequence-classification")
+
+
+def _check(text: str, modules: dict[str, nn.Module]) -> list[Any]:
+    """What is wrong with the proposal: nothing, if both models are classifiers of one kind."""
+    import kdgraph
+
+    try:
+        kdgraph.plan(text, models=modules)
+    except KDGraphError as error:
+        return list(error.diagnostics)
+    return []

@@ -1,0 +1,138 @@
+"""``kdgraph list``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from typing import Any
+
+import click
+
+from kdgraph.cli._describe import doc, first_line, keys, shown
+from kdgraph.cli._options import format_option
+from kdgraph.cli._show import console, print_json
+from kdgraph.registry import Registry
+
+
+def _entries(name: str) -> Callable[[], Registry[Any]]:
+    def find() -> Registry[Any]:
+        from kdgraph.spec import entry
+
+        found: Registry[Any] = getattr(entry, name)
+        return found
+
+    return find
+
+
+def _schedules() -> Registry[Any]:
+    from kdgraph.spec.steer import SCHEDULES
+
+    return SCHEDULES
+
+
+def _data() -> Registry[Any]:
+    from kdgraph.spec.training import DATA
+
+    return DATA
+
+
+def _models() -> Registry[Any]:
+    from kdgraph.models import SOURCES
+
+    return SOURCES
+
+
+def _passes() -> Registry[Any]:
+    from kdgraph.passes.base import PASSES
+
+    return PASSES
+
+
+_KINDS: dict[str, Callable[[], Registry[Any]]] = {
+    "losses": _entries("LOSSES"),
+    "signals": _entries("SIGNALS"),
+    "adapters": _entries("ADAPTERS"),
+    "actions": _entries("ACTIONS"),
+    "models": _models,
+    "passes": _passes,
+    "kernels": lambda: Registry("kernel", "kdgraph.kernels"),
+    "schedules": _schedules,
+    "data": _data,
+}
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    kind = ctx.params.get("kind")
+    names = _KINDS[kind]().names() if kind in _KINDS else []
+    return [n for n in names if n.startswith(incomplete)]
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(list(_KINDS)))
+@click.argument("name", required=False, shell_complete=_complete)
+@format_option
+def command(kind: str, name: str | None, form: str) -> None:
+    r"""Lists what a spec can name, or says all about one of them.
+
+    \b
+    Examples:
+      kdgraph list losses
+      kdgraph list losses soft_target
+      kdgraph list models 'timm/resnet*'
+    """
+    registry = _KINDS[kind]()
+    if kind == "models" and name is not None:
+        _list_models(registry, name, form)
+    elif name is not None:
+        _detail(name, registry.get(name), form)
+    else:
+        _list(registry, form)
+
+
+def _list(registry: Registry[Any], form: str) -> None:
+    lines = {name: first_line(value) for name, value in registry.items()}
+    if form == "json":
+        print_json(
+            [{"name": n, "summary": s, "keys": keys(registry.get(n))} for n, s in lines.items()]
+        )
+        return
+    if not lines:
+        click.echo(f"this version has no {registry.kind}")
+    width = max(map(len, lines), default=0)
+    for name, line in lines.items():
+        click.echo(f"{click.style(f'{name:{width}}', bold=True)}  {line}".rstrip())
+
+
+def _list_models(registry: Registry[Any], pattern: str, form: str) -> None:
+    """Names of a source: ``timm``, ``timm/`` or ``timm/resnet*``."""
+    prefix, _, wanted = pattern.partition("/")
+    names = [n for n in registry.get(prefix).names() if fnmatch(n, wanted or "*")]
+    if form == "json":
+        print_json([f"{prefix}/{n}" for n in names])
+        return
+    for name in names:
+        click.echo(f"{prefix}/{name}")
+    if not names:
+        click.echo(f"no name of {prefix}/ fits {wanted!r}", err=True)
+
+
+def _detail(name: str, value: Any, form: str) -> None:
+    known = keys(value)
+    if form == "json":
+        print_json({"name": name, "doc": doc(value), "keys": known})
+        return
+    click.echo(f"{click.style(name, bold=True)}\n\n{doc(value)}\n")
+    if not known:
+        return
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("key", "value", "default", ""):
+        table.add_column(column)
+    for key, facts in known.items():
+        default = "required" if facts["required"] else escape(shown(facts["default"]))
+        told = facts.get("doc", "").replace("``", "`")
+        table.add_row(key, escape(facts["value"]), default, escape(told))
+    console().print(table)

@@ -1,0 +1,73 @@
+"""``kdgraph train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kdgraph.cli._options import format_option, overrides, spec_argument
+from kdgraph.cli._show import print_json
+
+
+@click.command("train")
+@spec_argument
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The folder for weights, checkpoints, logs and figures.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Ends each training after N steps.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many students to train.")
+@click.option("--compare", is_flag=True, help="Also trains each student without the teacher.")
+@click.option("--resume", is_flag=True, help="Goes on from the checkpoints in DIR, exactly.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@overrides
+@format_option
+def command(
+    spec: str,
+    out: Path,
+    steps: int | None,
+    seeds: int,
+    compare: bool,
+    resume: bool,
+    device: str,
+    overrides: tuple[str, ...],
+    trust: tuple[str, ...],
+    form: str,
+) -> None:
+    r"""Trains a spec by its `data` and `train` blocks, and prints what came out.
+
+    A teacher without weights is trained first where `train.teacher` says so. The student's
+    weights are in DIR/student.safetensors and load into the plain model.
+
+    \b
+    Examples:
+      kdgraph train kd.yaml -o runs/kd
+      kdgraph train kd.yaml -o runs/kd --resume
+      kdgraph train kd.yaml -o runs/kd --compare --seeds 5
+      kdgraph train kd.yaml -o runs/try --steps 20 --set train.optimizer.lr=0.01
+    """
+    from rich.console import Console
+
+    from kdgraph.train import run
+
+    result = run(
+        spec,
+        out=out,
+        steps=steps,
+        seeds=seeds,
+        compare=compare,
+        resume=resume,
+        device=device,
+        trust=trust,
+        set=overrides,
+        console=Console(stderr=True),
+    )
+    if form == "json":
+        print_json(result.as_dict())
+    else:
+        Console().print(result)
