@@ -128,12 +128,15 @@ class _Rebuilt:
         names = dict(zip((n for n in nodes if n.op == "placeholder"), self._names, strict=True))
         for node, name in names.items():
             self._made[node] = self.graph.placeholder(name)
+            self._made[node].meta["kd_path"] = ""
         self._home = {torch.device(n.meta["val"].device) for n in names}
         for node in nodes:
             if node.op == "output":
                 self._output(node)
             elif node.op == "get_attr":
-                self._made[node] = self.graph.get_attr(self._target(node))
+                target = self._target(node)
+                self._made[node] = self.graph.get_attr(target)
+                self._made[node].meta["kd_path"] = target.rpartition(".")[0]
             elif node.op == "call_function" and not _is_check(node):
                 self._call(node)
         _drop_unused(self.graph)

@@ -75,8 +75,10 @@ def reach(value: Any, tap: TapPath) -> Any:
         CaptureError: KD202 when a position or key is not there.
     """
     for step in tap.reach:
-        if isinstance(value, fx.Proxy) or has(value, step):
+        if isinstance(value, fx.Proxy):
             value = value[step] if isinstance(step, int) else field(value, step)
+        elif has(value, step):
+            value = value[step] if isinstance(step, int) else _named(value, step)
         else:
             choices = _fields(value)
             raise CaptureError.of(
@@ -99,6 +101,10 @@ def has(value: Any, step: int | str) -> bool:
 @fx.wrap
 def field(value: Any, key: str) -> Any:
     """A named part of a result: a dictionary's entry, else an attribute."""
+    return _named(value, key)
+
+
+def _named(value: Any, key: str) -> Any:
     return value[key] if isinstance(value, Mapping) else getattr(value, key)
 
 
