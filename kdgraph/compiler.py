@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,7 @@ def plan(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    _refuse(not_yet(checked))
     nets = _models(checked, models or {}, trust, skeleton=True)
     return _plan(checked, nets, Context(checked), without, start)
 
@@ -140,7 +141,11 @@ def _models(
     spec: Spec, given: Mapping[str, nn.Module], trust: Collection[str], *, skeleton: bool = False
 ) -> dict[str, nn.Module]:
     """Builds what is not given; freezes what is not trained."""
-    for name in given:
+    trust = (trust,) if isinstance(trust, str) else trust  # not its letters
+    for name, net in cast(Mapping[str, object], given).items():
+        if not isinstance(net, nn.Module):
+            kind = type(net).__name__
+            raise ModelError.of("KD409", f"model {name!r} must be an nn.Module, not {kind}")
         if name not in spec.models:
             known = ", ".join(spec.models)
             hint = near(name, spec.models) or f"the spec names {known}"
@@ -153,13 +158,27 @@ def _models(
         except KDGraphError as error:
             wrong += error.diagnostics
             continue
-        trainable = spec.is_trainable(name)
-        net.train(trainable)
-        if not trainable:
-            net.requires_grad_(False)
         nets[name] = net
     _refuse(wrong)
+    _refuse(_shared(spec, nets))
+    for name, net in nets.items():
+        net.train(spec.is_trainable(name))
+        if not spec.is_trainable(name):
+            net.requires_grad_(False)
     return nets
+
+
+def _shared(spec: Spec, nets: Mapping[str, nn.Module]) -> list[Diagnostic]:
+    """Parameters that a frozen model and a trained one have in common."""
+    owner = {p: n for n, net in nets.items() if spec.is_trainable(n) for p in net.parameters()}
+    found: list[Diagnostic] = []
+    for name, net in nets.items():
+        shared = {owner[p] for p in net.parameters() if p in owner}
+        if not spec.is_trainable(name) and shared:
+            message = f"model {name!r} is frozen, but has parameters of {sorted(shared)[0]!r}"
+            help = "hand over a copy: copy.deepcopy(net)"
+            found.append(Diagnostic("KD409", message, spec.span("models", name), help))
+    return found
 
 
 def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.Module:
@@ -175,6 +194,8 @@ def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.
     if skeleton:
         return build_skeleton(model.source, model.args, trust=trust, span=span)
     weights = spec.folder / model.weights if model.weights else None
+    if weights is not None:
+        span = spec.span("models", name, "weights")
     return build_model(model.source, model.args, weights=weights, trust=trust, span=span)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,14 @@ class LossModule(nn.Module):
     takes, the pair ``(unweighted, weighted)``.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss, parameters: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.loss = loss
+        for name, value in parameters.items():
+            self.register_parameter(name, nn.Parameter(value))
 
     def forward(self, **inputs: Tensor | float) -> Tensor | tuple[Tensor, Tensor]:
-        wide = {name: _widen(value) for name, value in inputs.items()}
+        wide = {name: _widen(value) for name, value in [*inputs.items(), *self._parameters.items()]}
         device = next(v.device.type for v in inputs.values() if isinstance(v, Tensor))
         with torch.autocast(device, enabled=False):
             value: Tensor | tuple[Tensor, Tensor] = self.loss.forward(**wide)
@@ -30,7 +34,7 @@ class LossModule(nn.Module):
         return repr(self.loss)
 
 
-def _widen(value: Tensor | float) -> Tensor | float:
+def _widen(value: Tensor | float | None) -> Tensor | float | None:
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
         return value.float()
     return value

@@ -36,11 +36,18 @@ class Loss(LossEntry):
         """The unweighted value, a 0-dim tensor."""
         raise NotImplementedError  # every registered loss defines it
 
-    def module(self) -> nn.Module:
-        """The module that sits in the graph; a loss with state of its own overrides this."""
+    def parameters(self, *_: Any, **shapes: Any) -> dict[str, Tensor]:
+        """Start values of what the loss learns itself, by name, from the shapes of its tensors.
+
+        They are trained and saved with the student, and arrive as arguments of that name.
+        """
+        return {}
+
+    def module(self, **shapes: Shape) -> nn.Module:
+        """The module that sits in the graph, for tensors of these shapes."""
         from kdgraph.losses._module import LossModule
 
-        return LossModule(self)
+        return LossModule(self, self.parameters(**shapes))
 
 
 class RowLoss(Loss):

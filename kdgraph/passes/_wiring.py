@@ -61,7 +61,9 @@ class Wiring:
         node = self.graph.graph.get_attr(f"steer.{part}_{name}_{field}")
         return tagged(node, "steer", f"{part}.{name}", self.spec.span(part, name, field), ())
 
-    def shapes(self, entry: Entry, inputs: dict[str, Any], part: str, name: str) -> Any:
+    def shapes(
+        self, entry: Entry, inputs: dict[str, Any], part: str, name: str
+    ) -> dict[str, Any] | None:
         """The shapes of an entry's tensors by field; None where one is no single tensor."""
         shapes: dict[str, Any] = {}
         for field in entry.ref_fields():
@@ -81,14 +83,11 @@ class Wiring:
         span = self.spec.span(*keys)
         self.context.wrong("KD302", f"{what}, which is not a single tensor", span, help)
 
-    def result(self, entry: Any, inputs: dict[str, Any], part: str, name: str) -> Shape | None:
+    def result(self, entry: Any, shapes: dict[str, Any], part: str, name: str) -> Shape | None:
         """Runs an entry's shape rule and gives the shape of its result, () for a loss.
 
         None, and a note with the change that would help, where the tensors do not fit.
         """
-        shapes = self.shapes(entry, inputs, part, name)
-        if shapes is None:
-            return None
         try:
             if isinstance(entry, Loss):
                 entry.shapes(**shapes)
@@ -102,11 +101,19 @@ class Wiring:
             return None
 
     def call(
-        self, key: str, entry: Loss | Signal, inputs: dict[str, Any], shape: Shape | None
+        self,
+        key: str,
+        entry: Loss | Signal,
+        inputs: dict[str, Any],
+        shapes: dict[str, Any],
+        shape: Shape | None,
     ) -> fx.Node:
         """The node of an entry; its module is kept under ``key`` (``losses.soft``)."""
         part, name = key.split(".")
-        module = self.context.module(key, entry.module)
+        learns = isinstance(entry, Loss)  # may; a signal has nothing to be trained
+        module = self.context.module(
+            key, lambda: entry.module(**shapes) if learns else entry.module()
+        )
         self.graph.root.get_submodule(part).add_module(name, module)
         role: Role = "loss" if part == "losses" else "signal"
         node = self.graph.graph.call_module(key, kwargs=inputs)

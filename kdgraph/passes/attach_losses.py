@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import cast
+from typing import Any, cast
 
 from torch import fx
 
@@ -12,6 +12,7 @@ from kdgraph.graph.ops import stop_gradient, total
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes._wiring import Wiring
 from kdgraph.passes.base import Context, tagged
+from kdgraph.spec.shapes import Shape, class_dim
 
 Term = tuple[fx.Node, fx.Node | float]
 
@@ -47,12 +48,15 @@ def _edge(wiring: Wiring, name: str, loss: Loss) -> tuple[fx.Node, Term] | None:
         return None
     key, span = f"losses.{name}", wiring.spec.span("losses", name)
     weight = inputs.pop("weight")
-    if wiring.result(loss, inputs, "losses", name) is None:
+    shapes = wiring.shapes(loss, inputs, "losses", name)
+    if shapes is None or wiring.result(loss, shapes, "losses", name) is None:
+        return None
+    if not _fits_labels(wiring, name, loss, shapes) or not _trains(wiring, name, loss, inputs):
         return None
     if "teacher" in inputs and _learns(inputs["teacher"]):
         inputs["teacher"] = _detached(wiring, inputs["teacher"], name)
     if not isinstance(loss.weight, str):
-        node = wiring.call(key, loss, inputs, ())
+        node = wiring.call(key, loss, inputs, shapes, ())
         return node, (node, weight)
     if not isinstance(loss, RowLoss):
         wiring.context.wrong(
@@ -63,12 +67,46 @@ def _edge(wiring: Wiring, name: str, loss: Loss) -> tuple[fx.Node, Term] | None:
             help="give a number or a schedule",
         )
         return None
-    pair = wiring.call(key, loss, {**inputs, "row_weight": weight}, None)
+    pair = wiring.call(key, loss, {**inputs, "row_weight": weight}, shapes, None)
     item = wiring.graph.graph.call_function
     plain, weighted = (
         tagged(item(operator.getitem, (pair, i)), "loss", key, span, ()) for i in (0, 1)
     )
     return plain, (weighted, 1.0)
+
+
+def _fits_labels(wiring: Wiring, name: str, loss: Loss, shapes: dict[str, Shape]) -> bool:
+    """Whether class numbers in the batch are integers that the logits have a class for."""
+    entry = wiring.spec.batch.get(getattr(loss, "target", None) or "")
+    if entry is None or shapes.get("target") == shapes.get("student"):
+        return True
+    span = wiring.spec.span("losses", name, "target")
+    if entry.dtype.startswith(("float", "bfloat")):
+        target = loss.target  # type: ignore[attr-defined]
+        message = f"edge {name!r}: the class numbers in {target!r} are {entry.dtype}"
+        wiring.context.wrong("KD304", message, span, help="give the entry `dtype: int64`")
+        return False
+    classes = shapes["student"][class_dim(shapes["student"])]
+    if entry.classes is not None and entry.classes > classes:
+        message = f"edge {name!r}: {entry.classes} classes of labels, but logits of {classes}"
+        wiring.context.wrong("KD304", message, span)
+        return False
+    return True
+
+
+def _trains(wiring: Wiring, name: str, loss: Loss, inputs: dict[str, Any]) -> bool:
+    """Whether something that the edge reads is trained; the teacher side does not count."""
+    read = [n for field, n in inputs.items() if isinstance(n, fx.Node) and field != "teacher"]
+    if any(_learns(node) for node in read):
+        return True
+    student = getattr(loss, "student", None)
+    wiring.context.wrong(
+        "KD305",
+        f"edge {name!r} trains nothing: {student!r} comes from frozen models only",
+        wiring.spec.span("losses", name),
+        help="are student and teacher swapped?" if "teacher" in inputs else None,
+    )
+    return False
 
 
 def _learns(node: fx.Node) -> bool:

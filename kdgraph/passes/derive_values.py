@@ -48,9 +48,12 @@ def _signal(wiring: Wiring, name: str, signal: Signal) -> None:
     inputs = wiring.inputs(signal, "signals", name)
     if inputs is None:
         return
-    shape = wiring.result(signal, inputs, "signals", name)
+    shapes = wiring.shapes(signal, inputs, "signals", name)
+    if shapes is None:
+        return
+    shape = wiring.result(signal, shapes, "signals", name)
     if shape is not None:
-        node = wiring.call(f"signals.{name}", signal, inputs, shape)
+        node = wiring.call(f"signals.{name}", signal, inputs, shapes, shape)
         wiring.mark(node, name, "signals", name)
         wiring.context.did.append(f"signal {name}: {signal.use}, {show(shape)}")
 

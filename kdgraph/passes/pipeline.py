@@ -31,6 +31,7 @@ def pipeline(without: Collection[str] = ()) -> list[Pass]:
         KDGraphError: KD202 for a name that is no optional pass.
     """
     optional = dict(PASSES.items())
+    without = (without,) if isinstance(without, str) else without  # not its letters
     for name in without:
         if name not in optional:
             hint = near(name, optional)

@@ -94,18 +94,17 @@ def check_values(spec: Spec, batch: Mapping[str, Tensor]) -> None:
         if entry.classes is None or not batch[name].numel() or batch[name].is_floating_point():
             continue
         labels = batch[name]
-        readers = [
-            (edge, loss)
-            for edge, loss in spec.losses.items()
-            if name in (ref for _, ref in loss.references())
-        ]
+        entries = {**spec.signals, **spec.losses}
+        readers = {
+            reader: getattr(read_by, "ignore_index", None)
+            for reader, read_by in entries.items()
+            if name in (ref for _, ref in read_by.references())
+        }
         wrong = (labels < 0) | (labels >= entry.classes)
-        for _, loss in readers:
-            ignored = getattr(loss, "ignore_index", None)
-            if ignored is not None:
-                wrong &= labels != ignored
+        if len(ignored := set(readers.values())) == 1 and (value := ignored.pop()) is not None:
+            wrong &= labels != value
         if bool(wrong.any()):
-            edges = ", ".join(repr(e) for e, _ in readers) or "no edge"
+            edges = ", ".join(repr(reader) for reader in readers) or "nothing"
             raise InputError.of(
                 "KD705",
                 f"batch entry {name!r} holds {labels[wrong][0].item()}, outside "

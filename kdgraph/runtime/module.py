@@ -59,6 +59,7 @@ class DistillModule(nn.Module):
         self.check_values = True
         self.models = nn.ModuleDict({n: m for n, m in models.items() if spec.is_trainable(n)})
         self.adapters = _part(parts, "adapters")
+        self.signals = _part(parts, "signals")
         self.losses = _part(parts, "losses")
         self.steer = cast(Steer, parts.get("steer", Steer({})))
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode

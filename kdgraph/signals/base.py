@@ -29,7 +29,7 @@ class Signal(SignalEntry):
         raise NotImplementedError  # every registered signal defines it
 
     def module(self) -> nn.Module:
-        """The module that sits in the graph; a signal with state of its own overrides this."""
+        """The module that sits in the graph; a signal with buffers of its own overrides this."""
         from kdgraph.signals._module import SignalModule
 
         return SignalModule(self)

@@ -78,7 +78,8 @@ def evaluate(loss: Any, **inputs: Any) -> Any:
         f: getattr(loss, f) for f in loss.steer_fields() if isinstance(getattr(loss, f), float)
     }
     del constants["weight"]
-    return loss.module()(**{**constants, **inputs})
+    shapes = {n: tuple(inputs[n].shape) for n in loss.ref_fields() if n in inputs}
+    return loss.module(**shapes)(**{**constants, **inputs})
 
 
 @cache

@@ -121,3 +121,37 @@ def test_the_adapter_chosen_is_reported(adapter: str) -> None:
     report = kdgraph.plan(spec)
     (line,) = next(r for r in report.records if r.name == "derive_values").did
     assert line.startswith("link mid: " + ("conv1x1" if adapter == "auto" else adapter))
+
+
+def test_an_edge_that_trains_nothing_is_refused() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["losses"]["soft"] |= {"student": "teacher.logits", "teacher": "student.logits"}
+    (error,) = errors(spec)
+    assert "error[KD305]: edge 'soft' trains nothing" in error
+    assert "are student and teacher swapped?" in error
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ({"dtype": "int64", "classes": 10}, "10 classes of labels, but logits of 6"),
+        ({}, "the class numbers in 'label' are float32"),
+    ],
+)
+def test_labels_must_fit_the_logits(label: dict[str, Any], words: str) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["batch"]["label"] = {"shape": ["B"], **label}
+    spec["losses"]["label"] = {
+        "use": "cross_entropy", "student": "student.logits", "target": "label",
+    }  # fmt: skip
+    (error,) = errors(spec)
+    assert "error[KD304]" in error
+    assert words in error
+
+
+def test_a_link_may_read_a_signal() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["signals"] = {"unit": {"use": "normalise", "of": "teacher.mid"}}
+    spec["links"] = {"mid": {"student": "student.mid", "teacher": "unit"}}
+    spec["losses"]["hint"] = {"use": "hint", "link": "mid"}
+    assert errors(spec) == []

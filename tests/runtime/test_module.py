@@ -300,3 +300,71 @@ def test_it_works_under_ddp(step: kdgraph.DistillModule, tmp_path: Any) -> None:
         torch.distributed.destroy_process_group()
     for ours, theirs in zip(step.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_everything_follows_to_another_device() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["models"]["teacher"]["args"]["num_classes"] = 6
+    spec["signals"] = {
+        "few": {"use": "select_classes", "of": "teacher.logits", "classes": [0, 1, 2, 5]}
+    }
+    spec["losses"]["soft"]["teacher"] = "few"
+    step = kdgraph.compile(spec).to("meta")
+    for program in step._programs.values():
+        for name, value in [*program.named_parameters(), *program.named_buffers()]:
+            assert value.device.type == "meta", name
+
+
+def test_a_loss_may_learn_numbers_of_its_own() -> None:
+    from typing import Literal
+
+    from kdgraph.losses.base import Loss
+    from kdgraph.spec.entry import LOSSES, Ref
+
+    class Scaled(Loss):
+        """||a F_s - F_t||^2 with a learned a [C]."""
+
+        use: Literal["scaled"] = "scaled"
+        student: Ref
+        teacher: Ref
+
+        def shapes(self, **shapes: Any) -> None: ...
+
+        def parameters(self, *, student: Any, teacher: Any) -> dict[str, Tensor]:
+            return {"scale": torch.ones(student[1])}
+
+        def forward(self, *, student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor:
+            return (student * scale[:, None, None] - teacher).square().mean()
+
+    LOSSES.names()
+    LOSSES._entries["scaled"] = Scaled
+    try:
+        spec = copy.deepcopy(SPEC)
+        spec["losses"]["hint"] = {"use": "scaled", "link": "mid"}
+        step = kdgraph.compile(spec)
+    finally:
+        del LOSSES._entries["scaled"]
+    assert "losses.hint.scale" in step.state_dict()
+    step(**batch()).loss.backward()
+    scale = dict(step.named_parameters())["losses.hint.scale"]
+    assert scale.shape == (32,)
+    assert scale.grad is not None
+    assert scale.grad.any()
+
+
+def test_one_network_cannot_be_both_frozen_and_trained() -> None:
+    from kdgraph.models.load import build_model
+
+    net = build_model("cifar/resnet8", {"num_classes": 4})
+    spec = copy.deepcopy(SPEC)
+    spec["models"]["teacher"]["taps"] = spec["models"]["student"]["taps"]
+    with pytest.raises(kdgraph.KDGraphError, match="frozen, but has parameters of 'student'"):
+        kdgraph.compile(spec, models={"teacher": net, "student": net})
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_words_in_the_place_of_collections() -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"must be an nn\.Module, not str"):
+        kdgraph.compile(SPEC, models={"teacher": "resnet14"})  # type: ignore[dict-item]
+    names = [r.name for r in kdgraph.compile(SPEC, without="prune").report.records]
+    assert "prune" not in names
