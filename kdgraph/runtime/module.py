@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
+from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.models.weights import save_weights
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
@@ -69,14 +70,17 @@ class DistillModule(nn.Module):
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
 
-    def forward(self, **batch: Tensor) -> StepOutput:
-        """One step. Arguments are the spec's batch entries.
+    def forward(self, *unnamed: Tensor, **batch: Tensor) -> StepOutput:
+        """One step. Arguments are the spec's batch entries, by name.
 
         Raises:
             InputError: when the batch is not what the spec says, or a tap or edge is nan.
         """
         if torch.compiler.is_compiling():
             return self._run(batch)
+        if unnamed:
+            form = ", ".join(f"{name}=..." for name in self.spec.batch)
+            raise InputError.of("KD702", f"a batch is given by name: step({form})")
         check_batch(self.spec, batch)
         if self.check_values:
             check_values(self.spec, batch)

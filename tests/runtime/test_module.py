@@ -235,6 +235,11 @@ def test_a_wrong_batch_is_named(
     assert words in str(caught.value)
 
 
+def test_a_batch_is_given_by_name(step: kdgraph.DistillModule) -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"step\(image=..., label=...\)"):
+        step(*batch().values())
+
+
 def test_ignored_labels_are_within_range() -> None:
     spec = copy.deepcopy(SPEC)
     spec["losses"]["label"]["ignore_index"] = 255
