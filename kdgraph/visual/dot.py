@@ -12,8 +12,10 @@ def dot(drawn: Picture) -> str:
     """DOT text: models side by side as clusters, what learns from them below."""
     lines = [
         f"digraph {_quoted(drawn.name)} {{",
-        '  graph [rankdir=TB, newrank=true, nodesep=0.35, ranksep=0.4, fontname="Helvetica"];',
-        '  node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=11, margin="0.16,0.08"];',
+        "  graph [rankdir=TB, newrank=true, compound=true, nodesep=0.35, ranksep=0.45];",
+        '  graph [fontname="Helvetica"];',
+        '  node [shape=box, style="rounded,filled", margin="0.16,0.08"];',
+        '  node [fontname="Helvetica", fontsize=11];',
         "  edge [arrowsize=0.7];",
     ]
     lines += [f"  {_box(b)}" for b in drawn.boxes if b.cluster is None]
@@ -26,7 +28,15 @@ def dot(drawn: Picture) -> str:
             *(f"    {_box(b)}" for b in drawn.boxes if b.cluster == cluster.name),
             "  }",
         ]
-    lines += [f"  {_arrow(a)}" for a in drawn.arrows]
+    lies_in = {b.id: b.cluster for b in drawn.boxes}
+    into: set[tuple[str, str]] = set()
+    for arrow in drawn.arrows:
+        model = lies_in[arrow.target] if arrow.role == "batch" else None
+        if model is None:
+            lines.append(f"  {_arrow(arrow)}")
+        elif (arrow.source, model) not in into:  # once, to the frame: its title stays readable
+            into.add((arrow.source, model))
+            lines.append(f"  {_arrow(arrow, lhead=f'cluster_{model}')}")
     return "\n".join([*lines, "}", ""])
 
 
@@ -42,10 +52,12 @@ def _box(box: Box) -> str:
     )
 
 
-def _arrow(arrow: Arrow) -> str:
+def _arrow(arrow: Arrow, **more: str) -> str:
     colour = FADED if arrow.faded else LINE[arrow.role]
-    style = ", style=dashed" if arrow.faded else ""
-    return f'{_quoted(arrow.source)} -> {_quoted(arrow.target)} [color="{colour}"{style}];'
+    style = {"style": "dashed"} if arrow.faded else {}
+    keys = {"color": colour, **style, **more}
+    written = ", ".join(f"{key}={_quoted(value)}" for key, value in keys.items())
+    return f"{_quoted(arrow.source)} -> {_quoted(arrow.target)} [{written}];"
 
 
 def _quoted(text: str) -> str:

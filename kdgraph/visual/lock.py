@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from kdgraph.runtime.report import Report
 from kdgraph.spec.entry import LossEntry
+from kdgraph.spec.language import ModelSpec
 from kdgraph.spec.scalars import ScalarError, resolve
 from kdgraph.visual.words import adapters
 
@@ -25,10 +26,11 @@ def lock(report: Report, folder: Path) -> str:
     spec = report.spec
     written = _plain(spec)
     for name, model in written["models"].items():
-        model["trainable"] = spec.is_trainable(name)
-        model["input"] = spec.inputs(name)
+        model |= {"trainable": spec.is_trainable(name), "input": spec.inputs(name)}
         if "weights" in model:
             model["weights"] = os.path.relpath(spec.folder / model["weights"], folder)
+        keys = (k for k in ModelSpec.model_fields if k in model)
+        written["models"][name] = {k: model[k] for k in keys}
     for name, adapter in adapters(report).items():
         written["links"][name]["adapter"] = _plain(adapter)
     return yaml.dump(written, Dumper=_Flow, sort_keys=False, width=100, allow_unicode=True)

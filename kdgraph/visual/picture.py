@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import networkx as nx
 from torch import fx
 
 from kdgraph.capture import parse_tap
@@ -91,15 +92,15 @@ class _Fold:
 
     def picture(self) -> Picture:
         for node in self.graph.graph.find_nodes(op="placeholder"):
-            self._add(Box(node.name, str(node.target), (self._shape(node),), "batch"), node)
+            sizes = ", ".join(map(str, self.spec.batch[str(node.target)].shape))
+            self._add(Box(node.name, str(node.target), (f"[{sizes}]",), "batch"), node)
         for model in self.spec.models:
             for stretch in self._stretches(model):
                 self._stretch(model, stretch)
         for node in self.graph:
             if role_of(node) in ("adapter", "signal", "loss", "total") and node.op != "output":
                 self._part(node)
-        flow = dict.fromkeys(self._arrows())
-        arrows = [*flow, *self._cut()]
+        arrows = [*self._reduced(list(dict.fromkeys(self._arrows()))), *self._cut()]
         shown = {a.source for a in arrows} | {a.target for a in arrows}
         clusters = [self._cluster(m) for m in self.spec.models]
         boxes = [b for b in self.boxes if b.id in shown]
@@ -153,13 +154,14 @@ class _Fold:
         role = role_of(nodes[-1])
         paths = [str(n.meta.get("kd_path", "")) for n in nodes]
         modules = [n for n in nodes if n.op == "call_module"]
+        taps = self._taps(nodes[-1])
         title = path_words(paths) or nodes[-1].name
         what = f"{len(nodes)} {'modules' if len(nodes) == len(modules) else 'operations'}"
         if len(nodes) == len(modules) == 1:
             what = type(self.graph.root.get_submodule(str(nodes[0].target))).__name__
         lines = tuple(line for line in (what, self._shape(nodes[-1])) if line)
         name = f"{model}_{nodes[0].name}"
-        self._add(Box(name, title, lines, role, model, self._taps(nodes[-1])), *nodes)
+        self._add(Box(name, title, lines, role, model, taps), *nodes)
 
     def _part(self, node: fx.Node) -> None:
         """A box for each adapter, signal and loss, whatever the number of its nodes."""
@@ -192,6 +194,15 @@ class _Fold:
                 start = self.box_of.get(source.name)
                 if start is not None and target is not None and start != target:
                     yield Arrow(start, target, role_of(source))
+
+    def _reduced(self, arrows: list[Arrow]) -> list[Arrow]:
+        """Leaves out what flows around a box of a model and through it as well: masks, mostly."""
+        cluster = {b.id: b.cluster for b in self.boxes}
+        inside = [a for a in arrows if cluster[a.source] is not None]
+        inside = [a for a in inside if cluster[a.source] == cluster[a.target]]
+        flow: nx.DiGraph[str] = nx.DiGraph((a.source, a.target) for a in inside)
+        needed = set(nx.transitive_reduction(flow).edges)
+        return [a for a in arrows if a not in inside or (a.source, a.target) in needed]
 
     def _cut(self) -> Iterator[Arrow]:
         """Adds a faded box for what pruning removed from each model."""

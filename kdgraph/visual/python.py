@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
+import tokenize
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -71,13 +73,19 @@ def _spelled(source: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
         The source, and the modules that it needs.
     """
     modules: list[str] = []
-    for name, value in names.items():
-        if not re.search(rf"\b{name}\b", source):
+    lines = source.splitlines()
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    around = zip([tokens[0], *tokens], tokens, [*tokens[1:], tokens[-1]], strict=False)
+    for before, token, behind in reversed(list(around)):  # from the end, so that columns hold
+        attribute, keyword = before.string == ".", behind.string == "="
+        if token.type != tokenize.NAME or token.string not in names or attribute or keyword:
             continue
-        module, place = _home(name, value)
+        module, place = _home(token.string, names[token.string])
         modules.append(module)
-        source = re.sub(rf"(?<![\w.]){name}\b", place, source)
-    return source, modules
+        row, start = token.start
+        line = lines[row - 1]
+        lines[row - 1] = line[:start] + place + line[token.end[1] :]
+    return "\n".join(lines), modules
 
 
 def _home(name: str, value: Any) -> tuple[str, str]:

@@ -21,27 +21,28 @@ def svg(drawn: Picture) -> str:
     Raises:
         KDGraphError: KD430 where neither is there.
     """
-    command = [_engine(), *_LIMITS, "-Tsvg"]
-    # what is run is a program found on this machine; what it reads is text, with no shell between
-    result = subprocess.run(command, input=dot(drawn), capture_output=True, encoding="utf-8")
-    if result.returncode or "<svg" not in result.stdout:
-        said = result.stderr.strip() or f"exit code {result.returncode}"
-        raise RuntimeError(f"{command[0]} drew nothing: {said}")
-    return result.stdout
-
-
-def _engine() -> str:
-    """The program that lays out; the one of this Python's environment comes first."""
-    beside = str(Path(sys.executable).parent)
-    found = (
-        shutil.which("graphviz-pure", path=beside)
-        or shutil.which("graphviz-pure")
-        or shutil.which("dot")
-    )
-    if found is None:
+    engine = find_engine()
+    if engine is None:
         raise KDGraphError.of(
             "KD430",
             "drawing SVG needs Graphviz, which is not installed",
             help="pip install 'kdgraph[draw]'; .dot and .mmd files need nothing",
         )
-    return found
+    command = [engine, *_LIMITS, "-Tsvg"]
+    result = subprocess.run(
+        command, input=dot(drawn), capture_output=True, encoding="utf-8", check=False
+    )
+    if result.returncode or "<svg" not in result.stdout:
+        said = result.stderr.strip() or f"exit code {result.returncode}"
+        raise RuntimeError(f"{engine} drew nothing: {said}")
+    return result.stdout
+
+
+def find_engine() -> str | None:
+    """The program that lays out; the one of this Python's environment comes first."""
+    beside = str(Path(sys.executable).parent)
+    return (
+        shutil.which("graphviz-pure", path=beside)
+        or shutil.which("graphviz-pure")
+        or shutil.which("dot")
+    )

@@ -61,7 +61,8 @@ def weight_words(spec: Spec, loss: str) -> str:
 def total_words(spec: Spec) -> str:
     """``0.1 label + 0.9 soft + (linear 1 to 0) hint``."""
     weights = {n: weight_words(spec, n) for n in spec.losses}
-    return " + ".join(f"({w}) {n}" if " " in w else f"{w} {n}" for n, w in weights.items())
+    shown = {n: f"({w}) " if " " in w else f"{w} " for n, w in weights.items() if w != "1"}
+    return " + ".join(f"{shown.get(n, '')}{n}" for n in weights)
 
 
 def named_shape(report: Report, reference: str) -> Shape | None:
@@ -85,7 +86,8 @@ def adapters(report: Report) -> dict[str, Adapter]:
 
 def path_words(paths: list[str]) -> str:
     """``encoder.layer.6 ... 11``: the modules that a stretch of a model runs through."""
-    distinct = [p for p in dict.fromkeys(paths) if p]
+    every = dict.fromkeys(p for p in paths if p)
+    distinct = [p for p in every if not any(q.startswith(f"{p}.") for q in every)]
     if len(distinct) < 2:
         return "".join(distinct)
     split = [p.split(".") for p in distinct]
@@ -93,9 +95,14 @@ def path_words(paths: list[str]) -> str:
     while all(len(s) > common + 1 for s in split) and len({s[common] for s in split}) == 1:
         common += 1
     front = "".join(f"{part}." for part in split[0][:common])
-    inner = list(dict.fromkeys(s[common] for s in split))
-    if len(inner) == 1:
-        return front + inner[0]
+    if common and split[0][common - 1].isdecimal():  # parts of one block of many
+        return front.rstrip(".")
+    inner = list(dict.fromkeys(_short(s[common:]) for s in split))
     if len(inner) <= 3 and not front:
         return ", ".join(inner)
-    return f"{front}{inner[0]} ... {inner[-1]}"
+    return f"{front}{inner[0]} ... {inner[-1]}" if len(inner) > 1 else front + inner[0]
+
+
+def _short(path: list[str]) -> str:
+    """``blocks.6`` of ``blocks.6.attn.qkv``: a name, with the number behind it."""
+    return ".".join(path[:2] if path[1:2] and path[1].isdecimal() else path[:1])

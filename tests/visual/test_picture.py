@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import networkx as nx
+
+import kdgraph
+from kdgraph.runtime.report import Report
+from kdgraph.visual import picture
+from kdgraph.visual.words import path_words
+
+
+def test_folds_a_model_to_its_taps(report: Report) -> None:
+    drawn = picture(report)
+    student = [b for b in drawn.boxes if b.cluster == "student"]
+    assert [(b.title, b.taps) for b in student] == [
+        ("conv1 ... layer1", ()),
+        ("layer2", ("mid",)),
+        ("layer3 ... fc", ("logits",)),
+    ]
+    assert student[1].lines == ("Sequential", "[B, 8, 8, 8]")
+
+
+def test_what_is_cut_is_faded(report: Report) -> None:
+    drawn = picture(report)
+    (cut,) = [b for b in drawn.boxes if b.faded]
+    assert cut.cluster == "teacher"
+    assert cut.title == "layer3 ... fc"
+    assert [a.source for a in drawn.arrows if a.target == cut.id and a.faded] != []
+
+
+def test_parts_say_what_they_are(report: Report) -> None:
+    boxes = {b.id: b for b in picture(report).boxes}
+    assert boxes["adapters_mid"].lines == ("conv1x1", "[B, 8, 8, 8] to [B, 16, 8, 8]")
+    assert boxes["losses_hint"].lines == ("hint", "weight linear 1 to 0")
+    assert boxes["signals_unit"].role == "signal"
+    assert boxes["total"].lines == ("0.5 label + (linear 1 to 0) hint + relation",)
+    assert boxes["image"].lines == ("[B, 3, 16, 16]",)
+
+
+def test_depth_opens_modules(report: Report) -> None:
+    titles = [b.title for b in picture(report, depth=1).boxes if b.cluster == "student"]
+    assert titles == [
+        "conv1",
+        "bn1",
+        "relu",
+        "layer1",
+        "layer2",
+        "layer3",
+        "avgpool",
+        "flatten",
+        "fc",
+    ]
+
+
+def test_every_fold_is_acyclic_and_reaches_the_total(report: Report) -> None:
+    for depth in range(4):
+        drawn = picture(report, depth=depth)
+        flow = nx.DiGraph((a.source, a.target) for a in drawn.arrows if not a.faded)
+        assert nx.is_directed_acyclic_graph(flow)
+        assert nx.ancestors(flow, "total") == set(flow) - {"total"}
+        assert set(flow) <= {b.id for b in drawn.boxes}
+
+
+def test_a_signal_as_weight_is_an_arrow() -> None:
+    text = """
+kdgraph: 1
+name: weighted
+batch:
+  image: {shape: [B, 3, 16, 16]}
+  label: {shape: [B], dtype: int64, classes: 10}
+  trust: {shape: [B]}
+models:
+  student: {source: cifar/resnet8, args: {width: 0.25}, taps: {logits: output}}
+signals:
+  sure: {use: detach, of: trust}
+losses:
+  label: {use: cross_entropy, student: student.logits, target: label, weight: sure}
+"""
+    drawn = picture(kdgraph.plan(text))
+    assert ("signals_sure", "losses_label") in {(a.source, a.target) for a in drawn.arrows}
+    assert {b.id for b in drawn.boxes if b.id.startswith("losses")} == {"losses_label"}
+
+
+def test_path_words() -> None:
+    assert path_words(["fc"]) == "fc"
+    assert path_words(["avgpool", "flatten", "fc"]) == "avgpool, flatten, fc"
+    assert path_words([f"bert.layer.{i}.out" for i in range(3, 6)]) == "bert.layer.3 ... 5"
+    assert path_words(["bert.layer.3.attention.q", "bert.layer.3", "bert.layer.3.output"]) == (
+        "bert.layer.3"
+    )
+    assert path_words(["patch_embed", "norm_pre", "blocks.0", "blocks.6.mlp"]) == (
+        "patch_embed ... blocks.6"
+    )
+    assert path_words(["", ""]) == ""
