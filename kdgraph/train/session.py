@@ -108,9 +108,12 @@ def _fit(name: str, learner: Learner, keeper: Keeper, limit: int, setting: Setti
         )  # fmt: skip
         try:
             trainer.fit(learner)
-        except SystemExit as error:  # what Lightning makes of Ctrl+C, which it then ignores
+        except SystemExit as error:
+            # Lightning answers Ctrl+C so, and is deaf to it from then on
             signal.signal(signal.SIGINT, interrupt)
-            raise KeyboardInterrupt from error
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
 
 
 def evaluate(
