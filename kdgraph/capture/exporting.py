@@ -28,7 +28,7 @@ from kdgraph.capture.record import (
 )
 from kdgraph.capture.taps import TapPath
 from kdgraph.capture.twin import twin
-from kdgraph.capture.world import example, untouched_random_state
+from kdgraph.capture.world import example, no_custom_backward, untouched_random_state
 
 _ROOT = "model"
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
@@ -80,8 +80,7 @@ def export(
     sizes = tuple({0: free} if t.shape[:1] == (batch,) else None for t in values)
     root = _Root(twin(module), inputs, taps)
     try:
-        with _quiet(), warnings.catch_warnings(), untouched_random_state() as drawn:
-            warnings.simplefilter("ignore")
+        with _quiet(), no_custom_backward(), untouched_random_state() as drawn:
             program = torch.export.export(root, values, dynamic_shapes=(sizes,), strict=False)
             exported = program.module(check_guards=False)
             if drawn():
@@ -99,7 +98,12 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with (
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

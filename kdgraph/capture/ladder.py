@@ -20,7 +20,7 @@ from kdgraph.capture.functionalise import functionalise
 from kdgraph.capture.observe import Observed, RawCapture, observe
 from kdgraph.capture.ports import ports
 from kdgraph.capture.record import Declined, one_line
-from kdgraph.capture.reference import Reference, find_reference
+from kdgraph.capture.reference import Reference, find_reference, overwritten_in_either_mode
 from kdgraph.capture.taps import TapPath, resolve_taps
 from kdgraph.capture.tracing import trace
 from kdgraph.capture.twin import twin
@@ -165,19 +165,23 @@ def _by_export(module: nn.Module, reference: Reference, taps: Mapping[str, TapPa
 
 def _by_ports(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
     world = reference.world
-    raw = ports(tuple(world.inputs), taps, reference.overwritten)
+    raw = ports(tuple(world.inputs), taps, overwritten_in_either_mode(reference, taps))
     return _finished(raw, reference, observe(raw, world))
 
 
 def _finished(raw: RawCapture, reference: Reference, seen: Observed) -> RawCapture:
-    functionalise(raw, reference.world, seen)
     output: Any = raw.graph.output_node().args[0]
-    for name, expected in reference.values.items():
+    for name, expected in reference.differentiable.items():
+        if seen.values[output[name]].requires_grad != expected:
+            raise Declined(f"tap {name!r} has {'lost its' if expected else 'got a'} gradient")
+    functionalise(raw, reference.world, seen)
+    output = raw.graph.output_node().args[0]
+    for name, true in reference.values.items():
         value = output[name].meta["val"]
-        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+        if (value.shape, value.dtype) != (true.shape, true.dtype):
             raise Declined(
                 f"tap {name!r} comes out as {tuple(value.shape)} {value.dtype},"
-                f" not {tuple(expected.shape)} {expected.dtype}"
+                f" not {tuple(true.shape)} {true.dtype}"
             )
     return raw
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.immutable_collections import immutable_dict
 
 from kdgraph.capture.record import tensors_in
 from kdgraph.capture.world import World
@@ -71,16 +72,34 @@ class _Observer(fx.Interpreter):
         self.extra_traceback = False
         self._seen = seen
 
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        # fx keeps lists of arguments immutable; the code that runs has plain ones.
+        return _plain(super().fetch_args_kwargs_from_env(n))
+
     def run_node(self, n: fx.Node) -> Any:
         given = [t for arg in n.all_input_nodes for t in tensors_in(self.env[arg])]
         before = [version_of(t) for t in given]
         result = super().run_node(n)
         changed = [t for t, v in zip(given, before, strict=True) if version_of(t) != v]
+        if n.op == "call_module" and getattr(self.submodules[str(n.target)], "inplace", False):
+            changed = given  # a dropout in place writes in train mode only
         if changed:
             self._seen.written[n] = frozenset(storage_of(t) for t in changed)
         self._seen.values[n] = result
         self._seen.storages[n] = frozenset(storage_of(t) for t in tensors_in(result))
         return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        if hasattr(value, "_fields"):
+            return type(value)(*map(_plain, value))
+        return tuple(map(_plain, value))
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, immutable_dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def version_of(value: Tensor) -> int:

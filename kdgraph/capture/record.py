@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -76,7 +77,7 @@ def reach(value: Any, tap: TapPath) -> Any:
     """
     for step in tap.reach:
         if isinstance(value, fx.Proxy):
-            value = value[step] if isinstance(step, int) else field(value, step)
+            value = operator.getitem(value, step) if isinstance(step, int) else field(value, step)
         elif has(value, step):
             value = value[step] if isinstance(step, int) else _named(value, step)
         else:

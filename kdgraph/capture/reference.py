@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from kdgraph.capture.observe import version_of
 from kdgraph.capture.ports import install_ports
 from kdgraph.capture.record import Recorder, call_module, one_line, positional_names
 from kdgraph.capture.taps import TapPath
+from kdgraph.capture.twin import twin
 from kdgraph.capture.world import World, worlds
 from kdgraph.errors import CaptureError
 
@@ -24,12 +25,14 @@ class Reference:
     Attributes:
         world: the world it ran in.
         values: tap name to its fake value.
+        differentiable: tap name to whether gradients flow back from it.
         overwritten: taps whose tensor the model changed in place after they were read.
         operators: the operators that ran, with their sizes.
     """
 
     world: World
     values: dict[str, Tensor]
+    differentiable: dict[str, bool]
     overwritten: frozenset[str]
     operators: Counter[str]
 
@@ -58,6 +61,21 @@ def find_reference(
     ) from failure
 
 
+def overwritten_in_either_mode(reference: Reference, taps: Mapping[str, TapPath]) -> frozenset[str]:
+    """The taps that are changed in place later in train or in eval mode; all, if unsure."""
+    world = reference.world
+    other = twin(world.module)
+    for part in other.modules():
+        part.training = not part.training
+    positional = positional_names(world.module, world.inputs)
+    try:
+        return (
+            reference.overwritten | _run(replace(world, module=other), taps, positional).overwritten
+        )
+    except Exception:  # whatever the model's code raises in that mode
+        return frozenset(taps)
+
+
 def _run(world: World, taps: Mapping[str, TapPath], positional: frozenset[str]) -> Reference:
     model = world.model()
     read: dict[str, tuple[Any, int]] = {}
@@ -84,6 +102,7 @@ def _run(world: World, taps: Mapping[str, TapPath], positional: frozenset[str]) 
     return Reference(
         world,
         {name: world.described(value) for name, (value, _) in read.items()},
+        {name: value.requires_grad for name, (value, _) in read.items()},
         frozenset(name for name, (value, at) in read.items() if version_of(value) != at),
         operators,
     )

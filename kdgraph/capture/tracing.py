@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from kdgraph.capture.record import Declined, Recorder, call_module, keep, positional_names
 from kdgraph.capture.taps import TapPath
-from kdgraph.capture.world import OperatorLog, untouched_random_state
+from kdgraph.capture.world import OperatorLog, no_custom_backward, replaced, untouched_random_state
 
 
 def trace(
@@ -30,7 +32,7 @@ def trace(
     tracer = _LazyTracer(module, inputs, taps)
     ran: Counter[str] = Counter()
     with untouched_random_state() as changed:
-        with OperatorLog(ran):
+        with OperatorLog(ran), no_custom_backward(), _no_autocast():
             graph = tracer.trace(module)
         if changed():
             # A number drawn while tracing would be a constant of the graph.
@@ -75,6 +77,17 @@ for _name in (
     setattr(_Proxy, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
 
 
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """Declines code that switches autocast: fx would leave the switch out of the graph."""
+
+    def enter(self: Any) -> None:
+        raise Declined("opened code switches autocast on or off")
+
+    with replaced(torch.autocast, "__enter__", enter):
+        yield
+
+
 class _LazyTracer(fx.Tracer):
     proxy_buffer_attributes = True  # a buffer used in Python arithmetic stays a live buffer
 
@@ -83,6 +96,7 @@ class _LazyTracer(fx.Tracer):
     ) -> None:
         super().__init__()
         self.fresh: set[str] = set()
+        self._grad = torch.is_grad_enabled()
         self._inputs = tuple(inputs)
         self._positional = positional_names(root, inputs)
         self._kept: dict[str, fx.Proxy] = {}
@@ -127,6 +141,8 @@ class _LazyTracer(fx.Tracer):
         return result
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if torch.is_grad_enabled() != self._grad:
+            raise Declined("opened code switches gradients on or off")
         node = super().create_node(*args, **kwargs)
         node.meta["kd_path"] = self.scope.module_path
         return node

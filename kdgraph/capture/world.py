@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdgraph.capture.record import Declined
 from kdgraph.capture.twin import fake_like, fake_twin, twin
 
 
@@ -139,6 +140,28 @@ def untouched_random_state() -> Iterator[Callable[[], bool]]:
             random.setstate(before[1])
             if before[2] is not None:
                 sys.modules["numpy"].random.set_state(before[2])
+
+
+@contextmanager
+def no_custom_backward() -> Iterator[None]:
+    """Declines code with a backward of its own, of which a graph would keep the forward only."""
+
+    def apply(*args: Any, **kwargs: Any) -> None:
+        raise Declined("the code has a backward of its own (torch.autograd.Function)")
+
+    with replaced(torch.autograd.Function, "apply", apply):
+        yield
+
+
+@contextmanager
+def replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+    """Puts ``value`` in the place of an attribute of a class for a while."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _cuda_runs() -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,93 @@ class Regions(FunctionalDropout):
         with torch.autocast("cpu", enabled=False):
             y = y @ torch.eye(8)
         return y * z + self.plain.view(4, 1, 1) + torch.arange(4, device=x.device).view(4, 1, 1)
+
+
+class OwnBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
+class Reversed(FunctionalDropout):
+    """A gradient reversal: a graph of its forward alone would have another gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return OwnBackward.apply(self.conv(x))
+
+
+def test_a_backward_of_its_own_is_kept(assert_same: Any) -> None:
+    captured = capture(Reversed(), INPUTS, {"y": "output"})
+    assert captured.rung == "ports"
+    assert all("backward of its own" in reason for _, reason in captured.declined)
+    assert_same(Reversed(), INPUTS, {"y": "output"}, "ports")
+
+
+class LeafReversed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaf = Reversed()
+        self.head = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.leaf(x))
+
+
+def test_a_leaf_may_do_anything(assert_same: Any) -> None:
+    assert_same(LeafReversed(), INPUTS, {"leaf": "leaf", "y": "output"}, "fx")
+
+
+class InPlaceDropout(nn.Module):
+    """Writes over its argument in train mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.drop = nn.Dropout(0.5, inplace=True)
+        self.head = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.conv(x)))
+
+
+@pytest.mark.parametrize("rung", ["fx", "ports"])
+def test_a_capture_in_eval_mode_holds_in_train_mode(rung: str) -> None:
+    net = InPlaceDropout().eval()
+    captured = capture(net, INPUTS, {"conv": "conv", "y": "output"}, rungs=(rung,))
+    assert not captured.mode_dependent
+    net.train()
+    found = captured.graph_module()(INPUTS["x"])["conv"]
+    torch.testing.assert_close(found, net.conv(INPUTS["x"]))
+
+
+@pytest.mark.parametrize(
+    "region", [torch.no_grad, torch.enable_grad, partial(torch.autocast, "cpu")]
+)
+def test_fx_declines_what_it_would_lose(region: Any) -> None:
+    class Region(FunctionalDropout):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            with region():
+                z = y.mean(1, keepdim=True)
+            return y + z
+
+    captured = capture(Region(), INPUTS, {"y": "output"})
+    assert captured.rung == ("fx" if region is torch.enable_grad else "export")
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_it_compiles_to_one_graph(rung: str) -> None:
+    net = Regions() if rung == "export" else Net()
+    run = capture(net, INPUTS, {"y": "output"}, rungs=(rung,)).graph_module()
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    torch.manual_seed(0)
+    found = compiled(INPUTS["x"])["y"]
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, run(INPUTS["x"])["y"])
 
 
 @pytest.mark.parametrize("rung", ["export", "ports"])
