@@ -124,6 +124,16 @@ class PassError(Exception):
 
 
 def near(name: str, choices: Iterable[str]) -> str | None:
-    """A "did you mean" for a name that is not among ``choices``, or None."""
+    """A "did you mean" for a name that is not among ``choices``, or None.
+
+    A second choice is named only where it is about as near as the first.
+    """
     found = difflib.get_close_matches(name, list(choices), n=2, cutoff=0.6)
+    if len(found) == 2 and _likeness(name, found[1]) < _likeness(name, found[0]) - 0.1:
+        del found[1]
     return f"did you mean {' or '.join(repr(f) for f in found)}?" if found else None
+
+
+def _likeness(name: str, choice: str) -> float:
+    """From 0 to 1, in the order of arguments that ``get_close_matches`` uses."""
+    return difflib.SequenceMatcher(None, choice, name).ratio()

@@ -27,6 +27,11 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._discovered = False
 
+    @property
+    def listing(self) -> str:
+        """The command that shows every entry; it knows kinds by the last word of the package."""
+        return f"`kdgraph list {self.package.rpartition('.')[2]}`"
+
     def add(self, name: str, value: T) -> T:
         """Registers ``value``; a second value under one name is a programming error."""
         if name in self._entries:
@@ -42,7 +47,7 @@ class Registry(Generic[T]):
         """
         self._discover()
         if name not in self._entries:
-            listing = f"`kdgraph list` shows every {self.kind}"
+            listing = f"{self.listing} shows every {self.kind}"
             hint = near(name, self._entries)
             raise KDGraphError.of(
                 "KD201",

@@ -69,7 +69,7 @@ class Source(ABC):
     def unknown(self, name: str) -> ModelError:
         """The error for a name that this source does not have: KD411, with a near match."""
         hint = near(name, self.names())
-        listing = "`kdgraph list models` shows all"
+        listing = f"`kdgraph list models {self.prefix}` shows all"
         return ModelError.of(
             "KD411",
             f"{self.prefix}/ has no model {name!r}",

@@ -14,15 +14,22 @@ from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.findings import Finding, by_place, findings
 from kdgraph.spec.scalars import ScalarError, resolve
 from kdgraph.spec.tree import Key, Keys, Places, at_most, dotted
-from kdgraph.spec.types import NAME
+from kdgraph.spec.types import NAME, SIDES
 
-# What `kdgraph list` can show, by the kind of a registry.
-_LISTED = {
-    "loss": "losses",
-    "signal": "signals",
-    "adapter": "adapters",
-    "action": "actions",
-    "schedule": "schedules",
+# What people write, from papers and other tools, and the key that it is called here.
+_SYNONYMS = {
+    "temperature": "tau",
+    "temp": "tau",
+    "T": "tau",
+    "alpha": "weight",
+    "lambda": "weight",
+    "type": "use",
+    "kind": "use",
+    "name": "use",
+    "path": "taps",
+    "layers": "taps",
+    "checkpoint": "weights",
+    "model": "source",
 }
 _FOREIGN = frozenset(get_args(core_schema.ErrorType)) - {"value_error", "assertion_error"}
 
@@ -31,6 +38,8 @@ def explain(error: ValidationError, data: Any, places: Places) -> list[Diagnosti
     """Every mistake that pydantic found, in our words; an unknown key hides the one it means."""
     found = findings(error, data)
     meant = {(f.path[:-1], _meant(f, data)) for f in found if f.type == "unknown_key"}
+    # a link stands for both sides
+    meant |= {(path, side) for path, key in meant if key == "link" for side in SIDES}
     return at_most(
         _say(group, data, places)
         for group in by_place(found)
@@ -97,10 +106,10 @@ def _missing(f: Finding, data: Any, places: Places) -> Diagnostic:
 
 def _no_use(f: Finding, data: Any, places: Places) -> Diagnostic:
     for key in f.value:
-        if near(str(key), ["use"]) or key in ("type", "kind", "name"):
+        if near(str(key), ["use"]) or _SYNONYMS.get(str(key)) == "use":
             message = f"{_in(f.path)}unknown key {shown(key)}"
             return Diagnostic("KD110", message, places.key((*f.path, key)), "did you mean 'use'?")
-    help = _listing(f.context["kind"], [])
+    help = _shows(f.context["listing"])
     if (meant := _inherited(f.path, data, places)) is not None:
         help = f"{meant} {help}"
     return Diagnostic("KD111", f"{_in(f.path)}missing key 'use'", places.value(f.path), help)
@@ -116,9 +125,9 @@ def _inherited(path: Keys, data: Any, places: Places) -> str | None:
 
 
 def _unknown_key(f: Finding, data: Any, places: Places) -> Diagnostic:
-    free, name = _free(f, data), str(f.path[-1])
+    free, known, name = _free(f, data), f.context["known"], str(f.path[-1])
     rest = f"it may also have {', '.join(free)}" if free else None
-    help = near(name, free) or near(name, f.context["known"]) or rest
+    help = _synonym(name, known) or near(name, free) or near(name, known) or rest
     message = f"{_in(f.path[:-1])}unknown key {shown(f.path[-1])}"
     return Diagnostic("KD110", message, places.key(f.path), help)
 
@@ -127,12 +136,12 @@ def _unknown_use(f: Finding, data: Any, places: Places) -> Diagnostic:
     kind = f.context["kind"]
     name = f.value["use"] if isinstance(f.value, dict) else f.value
     path = (*f.path, "use") if isinstance(f.value, dict) else f.path
-    listing = _listing(kind, f.context["known"])
+    listing = _shows(f.context["listing"])
     if not isinstance(name, str):
         message = f"{_in(path)}expected the name of a {kind}, got {shown(name)}"
         return Diagnostic("KD112", message, places.value(path), listing)
     meant = near(name, f.context["known"])
-    help = f"{meant} {listing}" if meant and kind in _LISTED else meant or listing
+    help = f"{meant} {listing}" if meant else listing
     return Diagnostic("KD201", f"unknown {kind} {shown(name)}", places.value(path), help)
 
 
@@ -142,7 +151,7 @@ def _unknown_schedule(f: Finding, data: Any, places: Places) -> Diagnostic:
             message = f"unknown schedule {shown(key)}"
             return Diagnostic("KD201", message, places.key((*f.path, key)), meant)
     message = f"{_in(f.path)}expected a number, a schedule or the name of a signal, got a mapping"
-    return Diagnostic("KD112", message, places.value(f.path), _listing("schedule", []))
+    return Diagnostic("KD112", message, places.value(f.path), _shows(f.context["listing"]))
 
 
 def _union_tag(f: Finding, data: Any, places: Places) -> Diagnostic:
@@ -178,13 +187,19 @@ def _free(f: Finding, data: Any) -> list[str]:
 
 def _meant(f: Finding, data: Any) -> str | None:
     """The key that an unknown key was meant to be."""
-    return next(iter(difflib.get_close_matches(str(f.path[-1]), _free(f, data), n=1)), None)
+    free, name = _free(f, data), str(f.path[-1])
+    if (called := _SYNONYMS.get(name)) in free:
+        return called
+    return next(iter(difflib.get_close_matches(name, free, n=1)), None)
 
 
-def _listing(kind: str, known: list[str]) -> str:
-    if kind in _LISTED:
-        return f"`kdgraph list {_LISTED[kind]}` shows what there is"
-    return f"there is {', '.join(known)}"
+def _synonym(name: str, known: list[str]) -> str | None:
+    called = _SYNONYMS.get(name)
+    return f"did you mean {called!r}?" if called in known else None
+
+
+def _shows(listing: str) -> str:
+    return f"{listing} shows what there is"
 
 
 def as_name(key: Key) -> str:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from kdgraph.registry import Registry
 from kdgraph.spec.steer import SteerMark, Weight
-from kdgraph.spec.types import NAME, Form, Name, Strict
+from kdgraph.spec.types import NAME, SIDES, Form, Name, Strict
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,14 @@ class OneOf:
         if not isinstance(value, Mapping):
             raise PydanticCustomError("form", "a name or a mapping" if self.short else "a mapping")
         name = value.get("use")
+        told = {"kind": self.registry.kind, "listing": self.registry.listing}
         if name is None:
-            raise PydanticCustomError("no_use", "missing key 'use'", {"kind": self.registry.kind})
+            raise PydanticCustomError("no_use", "missing key 'use'", told)
         known = self.registry.names()
         if not known:
             return dict(value)  # nothing to check against: this part of the vocabulary is to come
         if name not in known:
-            raise PydanticCustomError(
-                "unknown_use", "unknown name", {"kind": self.registry.kind, "known": known}
-            )
+            raise PydanticCustomError("unknown_use", "unknown name", {**told, "known": known})
         return self.registry.get(name).model_validate(value)
 
 
@@ -191,7 +190,7 @@ class LossEntry(Entry):
 
 def _sides(cls: type[LossEntry]) -> list[str]:
     """The fields that a link stands for."""
-    return [s for s in ("student", "teacher") if s in cls.model_fields]
+    return [s for s in SIDES if s in cls.model_fields]
 
 
 class SignalEntry(Entry):

@@ -68,7 +68,9 @@ def top(root: Node, file: str) -> Node:
     if isinstance(root.value, dict):
         return root
     message = f"a spec is a mapping of keys to values, not {kind(root)}"
-    help = f"is there a file {root.value!r}?" if file == "<text>" else "start it with `kdgraph: 1`"
+    help = "start it with `kdgraph: 1`"
+    if file == "<text>" and isinstance(root.value, str):  # a path that ends in a line break
+        help = f"is there a file {root.value!r}?"
     raise SpecError([Diagnostic("KD106", message, root.span, help)])
 
 

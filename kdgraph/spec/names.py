@@ -8,10 +8,9 @@ from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.diagnose import as_name
 from kdgraph.spec.language import Spec
 from kdgraph.spec.tree import Key, Keys, Places
-from kdgraph.spec.types import NAME
+from kdgraph.spec.types import NAME, SIDES
 
 Broken = Collection[tuple[Key, Key]]
-SIDES = ("student", "teacher")
 _WHAT = {
     "batch": "a batch entry",
     "models": "a model",

@@ -15,21 +15,21 @@ from kdgraph.spec.findings import without_broken
 from kdgraph.spec.language import Spec
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.merge import Files, override, top
-from kdgraph.spec.names import SIDES
 from kdgraph.spec.references import check_references, unused
 from kdgraph.spec.text import parse
 from kdgraph.spec.tree import Node, Places, from_python, mapping, plain
+from kdgraph.spec.types import SIDES
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
-def load_spec(source: Source, set: Iterable[str] = ()) -> Spec:
+def load_spec(source: Source, set: str | Iterable[str] = ()) -> Spec:
     """Reads and checks a spec.
 
     Args:
         source: a path, YAML text (a string with a line break), or a mapping.
-        set: overrides ``PATH=VALUE``, such as ``losses.soft.tau=2``; the value is YAML, and
-            ``null`` takes a key away.
+        set: overrides ``PATH=VALUE``, such as ``losses.soft.tau=2``, or only one; the value is
+            YAML, and ``null`` takes a key away.
 
     Raises:
         SpecError: with every mistake that was found, in the order of the text.
@@ -40,14 +40,14 @@ def load_spec(source: Source, set: Iterable[str] = ()) -> Spec:
     return spec
 
 
-def diagnose(source: Source, set: Iterable[str] = ()) -> tuple[Spec | None, list[Diagnostic]]:
+def diagnose(source: Source, set: str | Iterable[str] = ()) -> tuple[Spec | None, list[Diagnostic]]:
     """Reads a spec and tells everything there is to say about it, warnings too.
 
     Returns:
         The spec, or None when there are errors; and the findings in the order of the text.
     """
     try:
-        root, file = _tree(source, set)
+        root, file = _tree(source, [set] if isinstance(set, str) else set)
     except SpecError as error:
         return None, list(error.diagnostics)
     data, places = plain(root)
@@ -62,14 +62,18 @@ def diagnose(source: Source, set: Iterable[str] = ()) -> tuple[Spec | None, list
 def _tree(source: Source, set: Iterable[str]) -> tuple[Node, str]:
     """The merged tree, and the file that relative paths start from."""
     files = Files()
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if isinstance(source, Mapping):
         file = "<spec>"
         root = files.extend(from_python(source), Path())
-    elif isinstance(source, str) and "\n" in source:
-        file, source = "<text>", source.removeprefix("\ufeff")
-        root = files.extend(top(parse(source, Lines(file, source)), file), Path())
+    elif not isinstance(path, str):  # a path may be bytes, too
+        message = f"a spec is a path, YAML text or a mapping, not {type(source).__name__}"
+        raise SpecError([Diagnostic("KD100", message)])
+    elif isinstance(source, str) and ("\n" in source or not source.strip()):
+        file, text = "<text>", source.removeprefix("\ufeff")
+        root = files.extend(top(parse(text, Lines(file, text)), file), Path())
     else:
-        file = os.fspath(source)
+        file = path
         root = files.load(file)
     for number, text in enumerate(set, start=1):
         root = override(root, text, number)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from kdgraph.errors import Diagnostic
 from kdgraph.spec.language import Spec
-from kdgraph.spec.names import SIDES, Broken, Names
+from kdgraph.spec.names import Broken, Names
 from kdgraph.spec.tree import Keys, Places, at_most
+from kdgraph.spec.types import SIDES
 
 
 def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list[Diagnostic]:

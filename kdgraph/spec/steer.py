@@ -92,7 +92,9 @@ class SteerMark:
         if (kind := next((k for k in value if k in known), None)) is not None:
             return cast(Schedule, SCHEDULES.get(kind).model_validate(value))
         raise PydanticCustomError(
-            "unknown_schedule", "a mapping here is a schedule", {"known": known}
+            "unknown_schedule",
+            "a mapping here is a schedule",
+            {"known": known, "listing": SCHEDULES.listing},
         )
 
     def _within(self, schedule: Schedule) -> Schedule:

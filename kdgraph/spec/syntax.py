@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import yaml
 
-from kdgraph.errors import Diagnostic
+from kdgraph.errors import Diagnostic, Span
 from kdgraph.spec.lines import Lines
+from kdgraph.spec.tree import Key, Node
 
 # What libyaml and its Python twin say, to what the writer should know. The second half of the
 # pair tells whether the mistake is where the parser stopped or where the construct began.
@@ -36,12 +38,20 @@ _WORDS = [
 ]  # fmt: skip
 
 
+_BEFORE = re.compile(r"[^\s,\[\]{}'\"]+$")  # the rest of a word, up to a place
+_INDEX = re.compile(r"(?:\[[^\s,\[\]{}]*\]|\{[^\s,\[\]{}]*\}|[^\s,\[\]{}])+")
+_NUMBERS = re.compile(r"[0-9]+(?: *, *[0-9]+)*(?= *[,}])")
+_WORD = 200  # characters: longer words are not looked at
+
+
 def explain(error: yaml.MarkedYAMLError, lines: Lines) -> Diagnostic:
     """One diagnostic for what the parser found."""
     here, start = error.problem_mark, error.context_mark or error.problem_mark
     said = f"{error.problem} {error.context or ''}"
     if "cannot start any token" in said and here is not None:
-        return _bad_start(lines, here.line, here.column)
+        return _bad_start(lines.span(here.line, here.column))
+    if here is not None and (found := _in_a_word(lines.span(here.line, here.column))):
+        return found
     for pattern, words, place, help in _WORDS:
         if re.search(pattern, said):
             mark = here if place == "here" else start
@@ -51,9 +61,46 @@ def explain(error: yaml.MarkedYAMLError, lines: Lines) -> Diagnostic:
     return Diagnostic("KD103", f"not valid YAML: {error.problem}", span)
 
 
-def _bad_start(lines: Lines, line: int, column: int) -> Diagnostic:
-    span = lines.span(line, column)
+def _in_a_word(span: Span) -> Diagnostic | None:
+    """What is wrong where the parser stopped inside braces, at a mark in the middle of a word."""
+    at = span.column - 1
+    mark, after = span.excerpt[at : at + 1], span.excerpt[at + 1 : at + 2]
+    before = _BEFORE.search(span.excerpt[max(0, at - _WORD) : at])
+    if before is None:
+        return None
+    start = replace(span, column=span.column - len(before[0]))
+    if mark == ":" and after in ("}", "]", ","):
+        word = before[0]
+        return Diagnostic("KD103", f"{word!r} has no value", replace(start, length=len(word)))
+    index = _INDEX.match(span.excerpt, at, at + _WORD) if mark in ("[", "{") else None
+    if index is None:
+        return None
+    word = before[0] + index[0]
+    message = f"text that stands in braces or brackets cannot hold {mark!r}"
+    place = replace(start, length=len(word))
+    return Diagnostic("KD103", message, place, f"put {word!r} in quotes")
+
+
+def _bad_start(span: Span) -> Diagnostic:
+    column = span.column - 1
     character = span.excerpt[column : column + 1]
     if character == "\t":
         return Diagnostic("KD103", "a tab cannot indent", span, "indent with spaces")
     return Diagnostic("KD103", f"text cannot start with {character!r}", span, "put it in quotes")
+
+
+def loose_numbers(span: Span) -> list[str]:
+    """The numbers that stand at a place in braces with commas between them, and no ':'."""
+    at = span.column - 1
+    found = _NUMBERS.match(span.excerpt, at, at + _WORD)
+    return re.findall("[0-9]+", found[0]) if found else []
+
+
+def as_list(entries: dict[Key, Node], numbers: list[str]) -> str:
+    """What was meant by ``{shape: B, 3, 32}``, or by ``{B, 3, 32}``, from what came before."""
+    key, node = next(reversed(entries.items()), ("", None))
+    if node is None or isinstance(node.value, dict | tuple):
+        return f"write `[{', '.join(numbers)}]`"
+    if node.value is None:
+        return f"write `[{', '.join([str(key), *numbers])}]`"
+    return f"write `{key}: [{', '.join([str(node.value), *numbers])}]`"

@@ -12,7 +12,7 @@ import yaml
 from kdgraph.errors import Diagnostic, Span, SpecError
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.scalars import ScalarError, resolve
-from kdgraph.spec.syntax import explain
+from kdgraph.spec.syntax import as_list, explain, loose_numbers
 from kdgraph.spec.tree import MAX_DEPTH, MAX_NODES, Key, Node, at_most, mapping, sequence
 
 MAX_BYTES = 256 * 1024
@@ -96,10 +96,12 @@ class _Open:
     span: Span
     anchor: str | None
     is_mapping: bool
+    in_braces: bool
     items: list[Node] = field(default_factory=list)
     entries: dict[Key, Node] = field(default_factory=dict)
     keys: dict[Key, Span | None] = field(default_factory=dict)
     key: tuple[Key, Span] | None = None  # of the value that comes next
+    is_loose: bool = False  # whether that key is a number without a value
 
 
 class _Composer:
@@ -178,7 +180,9 @@ class _Composer:
             self._fail("KD108", "a key must be a name, not a list or a mapping", event)
         parent = self._stack[-1] if self._stack else None
         span = parent.key[1] if parent and parent.key else replace(self._place(event), length=1)
-        self._stack.append(_Open(span, event.anchor, isinstance(event, yaml.MappingStartEvent)))
+        is_mapping = isinstance(event, yaml.MappingStartEvent)
+        in_braces = is_mapping and bool(event.flow_style)
+        self._stack.append(_Open(span, event.anchor, is_mapping, in_braces))
 
     def _close(self) -> None:
         done = self._stack.pop()
@@ -224,7 +228,12 @@ class _Composer:
 
     def _key(self, parent: _Open, node: Node, span: Span, plain_text: str | None) -> None:
         key = node.value
-        if plain_text == "<<":
+        was_loose, parent.is_loose = parent.is_loose, False
+        if parent.in_braces and (numbers := loose_numbers(span)):
+            parent.is_loose = True
+            if not was_loose:
+                self._note("KD103", "a list needs brackets", span, as_list(parent.entries, numbers))
+        elif plain_text == "<<":
             self._note(
                 "KD108", "merge keys are not read", span, "write the keys out, or use `extends`"
             )

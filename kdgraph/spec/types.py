@@ -36,6 +36,7 @@ class Form:
         )
 
 
+SIDES = ("student", "teacher")  # of a link
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Name = Annotated[str, Form(NAME.pattern, "a name (letters, digits and _)")]
 Positive = Annotated[float, Field(gt=0)]

@@ -63,6 +63,16 @@ def test_a_missing_library_names_the_command_that_installs_it() -> None:
     assert code_of(error) == "KD414"
 
 
+def test_an_unknown_name_has_a_near_match_and_a_command_that_lists_all() -> None:
+    with pytest.raises(ModelError) as error:
+        build_model("cifar/resnet9", {})
+    assert code_of(error) == "KD411"
+    help = error.value.diagnostics[0].help
+    assert help is not None
+    assert help.startswith("did you mean 'resnet")
+    assert help.endswith("`kdgraph list models cifar` shows all")
+
+
 def test_bad_arguments_repeat_what_the_library_says() -> None:
     for build in (build_model, build_skeleton):
         with pytest.raises(ModelError, match="num_clases") as error:

@@ -99,6 +99,36 @@ def test_what_cannot_be_opened(folder: Path, errors: Errors) -> None:
         assert errors("secret.yaml") == ["KD100 None no permission to read 'secret.yaml'"]
 
 
+@pytest.mark.parametrize("source", [None, 5, b"kd.yaml", [{"kdgraph": 1}]])
+def test_what_is_no_spec_at_all(errors: Errors, source: object) -> None:
+    kind = type(source).__name__
+    assert errors(source) == [f"KD100 None a spec is a path, YAML text or a mapping, not {kind}"]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n", "# nothing\n"])
+def test_text_of_nothing(errors: Errors, text: str) -> None:
+    assert errors(text) == ["KD106 <text>:1:1 this spec is empty"]
+
+
+def test_text_that_is_no_mapping() -> None:
+    helps = [diagnose(text)[1][0].help for text in ("kd.yaml\n", "- a\n- b\n", "5\n")]
+    assert helps == ["is there a file 'kd.yaml'?", *2 * ["start it with `kdgraph: 1`"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("@x", "text cannot start with '@'"), ("{linear:}", "'linear' has no value")],
+)
+def test_broken_yaml_in_an_override(good: str, errors: Errors, value: str, message: str) -> None:
+    (said,) = errors(good, (f"losses.soft.tau={value}",))
+    assert said.startswith("KD103 --set:1:1")
+    assert said.endswith(message)
+
+
+def test_one_override_is_no_list_of_letters(good: str) -> None:
+    assert load_spec(good, set="losses.soft.tau=2").losses["soft"].tau == 2.0
+
+
 def test_warnings_for_what_nothing_reads(good: str) -> None:
     text = good.replace("taps: {mid: layer2,", "taps: {low: layer1, mid: layer2,")
     text = text.replace("teacher: target,", "teacher: teacher.logits,")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from kdgraph.errors import SpecError
 from kdgraph.spec.lines import Lines
@@ -135,3 +136,32 @@ def test_several_problems_at_once() -> None:
     assert [d.code for d in caught.value.diagnostics] == [
         "KD105", "KD104", "KD107", "KD108", "KD108",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "help"),
+    [
+        ("a: {b: x[0].y}", "text that stands in braces or brackets cannot hold '['", "'x[0].y'"),
+        ("a: [x:in[0], y]", "text that stands in braces or brackets cannot hold '['", "'x:in[0]'"),
+        ("a: {b: x{c}}", "text that stands in braces or brackets cannot hold '{'", "'x{c}'"),
+        ("a: {b: x[0}", "this '{' is not closed", "add the missing"),
+        ("a: [[1, 2] [3]]", "this '[' is not closed", "add the missing"),
+        ("a: {b: 1, 2, 3}", "a list needs brackets", "`b: [1, 2, 3]`"),
+        ("a: {1, 1}", "a list needs brackets", "`[1, 1]`"),
+        ("a: {b: [x], 1, c: 2}", "a list needs brackets", "`[1]`"),
+        ("a: {b: x, b: y}", "duplicate key 'b'; first written on line 1", None),
+    ],
+)
+def test_marks_inside_braces(text: str, message: str, help: str | None) -> None:
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    (found,) = caught.value.diagnostics
+    assert found.message == message
+    assert (help or "") in (found.help or "")
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="the parser in Python takes it for null")
+@pytest.mark.parametrize("text", ["a: {b:}", "a: {x: 1, b:, c: 2}", "a: [b:]"])
+def test_a_key_without_a_value_in_braces(text: str) -> None:
+    with pytest.raises(SpecError, match="'b' has no value"):
+        read(text)
