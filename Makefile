@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 # A .venv that has everything serves the demo too.
 FULL := $(VENV)/installed-all-dev
-DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision)
+DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format types floors coverage-models constraints clean
@@ -28,8 +28,8 @@ $(FULL): pyproject.toml setup.py constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[all,dev]'
 	@touch $@
 
-$(VENV)/installed-train-vision: pyproject.toml setup.py constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[train,vision]'
+$(VENV)/installed-train-vision-draw: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[train,vision,draw]'
 	@touch $@
 
 demo: $(DEMO) ## compile and train the digits spec, compare, draw the graph

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from kdgraph.capture import TapInfo
 
+_HEADS = ("sequence-classification", "image-classification", "audio-classification")
 RECIPES = ("logits", "hints", "relations")
 
 
@@ -108,12 +109,22 @@ class _Built:
 
     @classmethod
     def of(cls, source: str, classes: int | None, trust: Sequence[str]) -> _Built:
+        """Builds a classifier; transformers has one for each kind of input."""
         from kdgraph.models.load import build_skeleton
 
-        args = _class_argument(source, classes)
-        if source.startswith("hf/"):
-            args = {"head": _head(source, trust), **args}
-        return cls(source, args, build_skeleton(source, args, trust=trust))
+        if not source.startswith("hf/"):
+            args = {"num_classes": classes} if classes else {}
+            return cls(source, args, build_skeleton(source, args, trust=trust))
+        args = {"num_labels": classes} if classes else {}
+        refused: KDGraphError | None = None
+        for head in _HEADS:
+            try:
+                module = build_skeleton(source, {"head": head, **args}, trust=trust)
+                return cls(source, {"head": head, **args}, module)
+            except KDGraphError as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
 
     def inputs(self, size: Sequence[int]) -> dict[str, Tensor]:
         """Example tensors of ``forward``, with an attention mask where tokens have one."""
@@ -142,22 +153,6 @@ class _Built:
             return list_taps(self.module.eval(), self.inputs(size))
         finally:
             self.module.train(training)
-
-
-def _class_argument(source: str, classes: int | None) -> dict[str, Any]:
-    if classes is None:
-        return {}
-    return {"num_labels" if source.startswith("hf/") else "num_classes": classes}
-
-
-def _head(source: str, trust: Sequence[str]) -> str:
-    """The head that gives one vector of logits for each input, by what the model reads."""
-    from kdgraph.models.load import build_skeleton
-
-    bare = build_skeleton(source, {}, trust=trust)
-    reads = getattr(bare, "main_input_name", "input_ids")
-    heads = {"pixel_values": "image-classification", "input_values": "audio-classification"}
-    return heads.get(reads, "sequence-classification")
 
 
 def _check(text: str, modules: dict[str, nn.Module]) -> list[Any]:

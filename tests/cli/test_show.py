@@ -1,0 +1,132 @@
+"""The commands that print or write what is known: explain, draw, compile, list, schema, taps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import yaml
+from click.testing import Result
+
+Run = Callable[..., Result]
+
+
+def test_explain(run: Run, spec: Path) -> None:
+    result = run("explain", spec)
+    assert result.exit_code == 0
+    for words in ("cifar/resnet14", "frozen", "conv1x1", "[B, 16, 8, 8]", "prune", "linear 1 to 0"):
+        assert words in result.stdout
+
+
+def test_explain_as_json_is_the_manifest(run: Run, spec: Path) -> None:
+    facts = json.loads(run("explain", spec, "--format", "json").stdout)
+    assert facts["kdgraph_manifest"] == 1
+    assert facts["models"]["teacher"]["capture"] == "fx"
+
+
+def test_draw_by_suffix(run: Run, spec: Path, tmp_path: Path) -> None:
+    starts = {"dot": 'digraph "pair"', "mmd": "flowchart TB"}
+    for suffix, start in starts.items():
+        out = tmp_path / "pictures" / f"kd.{suffix}"
+        assert run("draw", spec, "-o", out).exit_code == 0
+        assert out.read_text().startswith(start)
+
+
+def test_compile_writes_a_folder(run: Run, spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    result = run("compile", spec, "-o", out, "--set", "losses.soft.tau=2", "--without", "prune")
+    assert result.exit_code == 0
+    assert result.stdout.split() == [
+        str(out / n) for n in ("graph.py", "manifest.json", "spec.lock.yaml")
+    ]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert "prune" not in [p["name"] for p in manifest["passes"]]
+    assert "tau: 2.0" in (out / "spec.lock.yaml").read_text()
+    assert run("check", out / "spec.lock.yaml").exit_code == 0
+
+
+def test_compile_leaves_other_folders_alone(run: Run, spec: Path, tmp_path: Path) -> None:
+    result = run("compile", spec, "-o", tmp_path)
+    assert result.exit_code == 1
+    assert "error[KD720]" in result.stderr
+    assert spec.exists()
+
+
+def test_list_each_kind(run: Run) -> None:
+    expected = {
+        "losses": "soft_target", "signals": "ensemble", "adapters": "conv1x1", "models": "timm",
+        "passes": "prune", "schedules": "cosine", "data": "digits",
+    }  # fmt: skip
+    for kind, name in expected.items():
+        lines = run("list", kind).stdout.splitlines()
+        assert any(line.startswith(name) and len(line) > len(name) + 10 for line in lines), kind
+
+
+def test_list_one(run: Run) -> None:
+    text = run("list", "losses", "soft_target").stdout
+    assert "Hinton" in text
+    assert "mean or sum or batchmean or element" in text
+    facts = json.loads(run("list", "losses", "soft_target", "--format", "json").stdout)
+    assert facts["keys"]["student"] == {"value": "tensor", "required": True, "default": None}
+    assert facts["keys"]["tau"]["default"] == 4.0
+
+
+def test_every_entry_can_be_listed(run: Run) -> None:
+    for kind in ("losses", "signals", "adapters", "schedules", "data", "passes"):
+        for entry in json.loads(run("list", kind, "--format", "json").stdout):
+            assert run("list", kind, entry["name"]).exit_code == 0
+            assert entry["summary"]
+
+
+def test_list_a_name_that_is_not_there(run: Run) -> None:
+    result = run("list", "losses", "soft_targets")
+    assert result.exit_code == 1
+    assert "did you mean 'soft_target'?" in result.stderr
+
+
+def test_list_models_of_a_source(run: Run) -> None:
+    names = run("list", "models", "cifar/resnet*").stdout.split()
+    assert "cifar/resnet8" in names
+    assert all(n.startswith("cifar/resnet") for n in names)
+    assert run("list", "models", "cifar/none*").exit_code == 0
+
+
+def test_schema(run: Run, spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "schema.json"
+    assert run("schema", "-o", out).exit_code == 0
+    schema = json.loads(out.read_text())
+    assert schema == json.loads(run("schema").stdout)
+    jsonschema.validate(yaml.safe_load(spec.read_text()), schema)
+
+
+def test_taps(run: Run) -> None:
+    lines = run("taps", "cifar/resnet8", "--depth", "1", "--args", "width=0.5").stdout.splitlines()
+    rows = [line.split(maxsplit=2) for line in lines]
+    assert ["layer2", "Sequential", "[B, 16, 16, 16]"] in rows
+    assert lines[-1].split()[0] == "output"
+
+
+def test_taps_match_and_input(run: Run) -> None:
+    result = run(
+        "taps", "cifar/resnet8", "--match", "layer?", "--input", "3x16x16", "--format", "json"
+    )
+    facts = json.loads(result.stdout)
+    assert [f["path"] for f in facts] == ["layer1", "layer2", "layer3"]
+    assert facts[1]["tensors"] == [{"tap": "layer2", "shape": ["B", 32, 8, 8], "dtype": "float32"}]
+    assert "nothing fits" in run("taps", "cifar/resnet8", "--match", "nothing").stderr
+
+
+def test_taps_of_tokens(run: Run) -> None:
+    args = ["num_hidden_layers=1", "hidden_size=8", "num_attention_heads=2", "intermediate_size=8"]
+    result = run("taps", "hf/bert", *(x for a in args for x in ("--args", a)), "--input", "7")
+    assert result.exit_code == 0, result.stderr
+    assert "output.last_hidden_state" in result.stdout
+    assert "[B, 7, 8]" in result.stdout
+
+
+def test_taps_of_a_model_that_is_not_there(run: Run) -> None:
+    result = run("taps", "cifar/resnet9")
+    assert result.exit_code == 1
+    assert "did you mean" in result.stderr
