@@ -27,6 +27,8 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         (d for keys, ref in _inputs(spec) if (d := names.batch(keys, ref))),
         (d for keys, ref in _references(spec) if (d := names.resolve(keys, ref))),
         names.stages(),
+        _whole_numbers(spec, places),
+        _with_itself(spec, places),
         _cycles(spec, places),
         () if broken else _nothing_to_train(spec, places),
     )
@@ -37,6 +39,43 @@ def _nothing_to_train(spec: Spec, places: Places) -> Iterator[Diagnostic]:
     if not any(spec.is_trainable(m) for m in spec.models):
         help = "write `trainable: true` in one, or name it `student`"
         yield Diagnostic("KD205", "no model is trainable", places.key(("models",)), help)
+
+
+def _whole_numbers(spec: Spec, places: Places) -> Iterator[Diagnostic]:
+    """Steered numbers that would be read from labels."""
+    for keys, ref in _steered(spec):
+        if ref in spec.signals or (entry := spec.batch.get(ref)) is None:
+            continue
+        whole = entry.dtype.startswith(("int", "uint"))
+        if whole or entry.classes is not None:
+            held = "class" if entry.classes is not None else "whole"
+            what = "weight" if keys[0] == "stages" else keys[-1]
+            message = f"{ref!r} holds {held} numbers, not values for {what!r}"
+            help = "write a number, a schedule, or the name of a signal or a float batch entry"
+            yield Diagnostic("KD206", message, places.value(keys), help)
+
+
+def _steered(spec: Spec) -> Iterator[tuple[Keys, str]]:
+    """References that stand where a number could, with their keys."""
+    for section, entries in (("signals", spec.signals), ("losses", spec.losses)):
+        for name, entry in entries.items():
+            for field in entry.steer_fields():
+                if isinstance(value := getattr(entry, field), str):
+                    yield (section, name, field), value
+    for at, stage in enumerate(spec.stages):
+        for name, weight in stage.losses.items():
+            if isinstance(weight, str):
+                yield ("stages", at, "losses", name), weight
+
+
+def _with_itself(spec: Spec, places: Places) -> Iterator[Diagnostic]:
+    """Losses that compare a tensor with itself."""
+    for name, loss in spec.losses.items():
+        student, teacher = (getattr(loss, side, None) for side in SIDES)
+        if student is not None and student == teacher:
+            message = f"'student' and 'teacher' are both {student!r}"
+            help = "name another tap here, or a signal"
+            yield Diagnostic("KD207", message, places.value(("losses", name, "teacher")), help)
 
 
 def unused(spec: Spec, places: Places) -> list[Diagnostic]:
@@ -77,10 +116,7 @@ def _references(spec: Spec) -> Iterator[tuple[Keys, str]]:
         for keys, ref in loss.references():
             hidden = loss.link is not None and keys[0] in SIDES
             yield ("losses", name, *(("link",) if hidden else keys)), ref
-    for at, stage in enumerate(spec.stages):
-        for name, weight in stage.losses.items():
-            if isinstance(weight, str):
-                yield ("stages", at, "losses", name), weight
+    yield from (found for found in _steered(spec) if found[0][0] == "stages")
 
 
 def _inputs(spec: Spec) -> Iterator[tuple[Keys, str]]:
