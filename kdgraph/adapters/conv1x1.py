@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, class_dim, rank
+from kdgraph.spec.shapes import Shape, class_dim, fitting_adapters, rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,8 @@ class Conv1x1(Adapter):
     norm: Literal["none", "batch"] = "none"
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
-        rank("conv1x1 works on maps [B, C, H, W]: the student", student, 4)
+        fits = fitting_adapters(student, teacher)
+        rank("conv1x1 works on maps [B, C, H, W]: the student", student, 4, adapters=fits)
         rank("the teacher", teacher, 2, 3, 4)
         return (student[0], teacher[class_dim(teacher)], *student[2:])
 

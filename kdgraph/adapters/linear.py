@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, rank, show
+from kdgraph.spec.shapes import (
+    Shape,
+    ShapeMismatch,
+    class_dim,
+    fitting_adapters,
+    rank,
+    show,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +36,7 @@ class Linear(Adapter):
             raise ShapeMismatch(
                 f"linear works on the last dimension, so student {show(student)} would have to be "
                 f"channels-last and of the resolution of teacher {show(teacher)}",
-                adapters=("conv1x1",),
+                adapters=fitting_adapters(student, teacher),
             )
         both_grids = len(student) == len(teacher) == 4
         return (*student[:-1], teacher[-1 if both_grids else class_dim(teacher)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, rank
+from kdgraph.spec.shapes import Shape, fitting_adapters, rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,8 @@ class MapToTokens(Adapter):
     use: Literal["map_to_tokens"] = "map_to_tokens"
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
-        rank("map_to_tokens works on maps [B, C, H, W]: the student", student, 4)
+        fits = fitting_adapters(student, teacher)
+        rank("map_to_tokens works on maps [B, C, H, W]: the student", student, 4, adapters=fits)
         B, C, H, W = student
         return (B, H, W, C) if len(teacher) == 4 else (B, H * W, C)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, ShapeMismatch, rank, show
+from kdgraph.spec.shapes import Shape, ShapeMismatch, fitting_adapters, rank, show
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,15 +23,17 @@ class Pool(Adapter):
     use: Literal["pool"] = "pool"
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
+        fits = fitting_adapters(student, teacher)
         if len(teacher) == 2:
-            rank("pool averages maps or tokens: the student", student, 3, 4)
+            rank("pool averages maps or tokens: the student", student, 3, 4, adapters=fits)
             return (student[0], student[-1] if len(student) == 3 else student[1])
-        rank("pool takes the size of a map, or none from a vector: the teacher", teacher, 2, 4)
-        rank("pool works on maps [B, C, H, W]: the student", student, 4)
+        what = "pool takes the size of a map, or none from a vector: the teacher"
+        rank(what, teacher, 2, 4, adapters=fits)
+        rank("pool works on maps [B, C, H, W]: the student", student, 4, adapters=fits)
         if student[2] < teacher[2] or student[3] < teacher[3]:
             raise ShapeMismatch(
                 f"pool only shrinks: student {show(student)}, teacher {show(teacher)}",
-                adapters=("resize",),
+                adapters=fits,
             )
         return (*student[:2], *teacher[2:])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, rank
+from kdgraph.spec.shapes import Shape, fitting_adapters, rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +24,9 @@ class Resize(Adapter):
     mode: Literal["bilinear", "nearest", "area"] = "bilinear"
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
-        rank("resize works on maps [B, C, H, W]: the student", student, 4)
-        rank("resize takes the size of a map [B, C, H, W]: the teacher", teacher, 4)
+        fits = fitting_adapters(student, teacher)
+        rank("resize works on maps [B, C, H, W]: the student", student, 4, adapters=fits)
+        rank("resize takes the size of a map: the teacher", teacher, 4, adapters=fits)
         return (*student[:2], *teacher[2:])
 
     def build(self, student: Shape, teacher: Shape) -> nn.Module:

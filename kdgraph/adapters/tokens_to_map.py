@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.spec.entry import register_adapter
-from kdgraph.spec.shapes import Shape, grid, rank
+from kdgraph.spec.shapes import Shape, fitting_adapters, grid, rank
 from kdgraph.spec.types import Count
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class TokensToMap(Adapter):
     size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
-        rank("tokens_to_map works on [B, L, D] or [B, H, W, D]: the student", student, 3, 4)
+        what = "tokens_to_map works on [B, L, D] or [B, H, W, D]: the student"
+        rank(what, student, 3, 4, adapters=fitting_adapters(student, teacher))
         if len(student) == 4:
             return (student[0], student[3], *student[1:3])
         return (student[0], student[2], *grid(student[1], self.skip, self.size))

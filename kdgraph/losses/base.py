@@ -13,7 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.spec.entry import LossEntry, Ref
-from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, rank, same_batch, show
+from kdgraph.spec.shapes import (
+    Shape,
+    ShapeMismatch,
+    class_dim,
+    differences,
+    fitting_adapters,
+    rank,
+    same_batch,
+    show,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -184,24 +193,11 @@ def same_features(
     for side, shape in (("student", student), ("teacher", teacher)):
         rank(side, shape, *ranks)
     same_batch(student, teacher)
-    wide = channels and student[class_dim(student)] != teacher[class_dim(teacher)]
-    large = positions and without_channels(student) != without_channels(teacher)
-    if not wide and not large:
+    wide, large = differences(student, teacher)
+    if not (wide and channels) and not (large and positions):
         return
     what = [w for w, equal in (("channels", channels), ("positions", positions)) if equal]
     raise ShapeMismatch(
         f"student {show(student)} and teacher {show(teacher)} must have equal {' and '.join(what)}",
-        adapters=_adapters(len(student), len(teacher), wide, large),
+        adapters=fitting_adapters(student, teacher, channels=channels, positions=positions),
     )
-
-
-def _adapters(student: int, teacher: int, wide: bool, large: bool) -> tuple[str, ...]:
-    """The ones that change channels (if ``wide``) and positions (if ``large``), by dimensions."""
-    if 5 in (student, teacher) or (large and (student, teacher) in {(2, 3), (2, 4), (3, 3)}):
-        return ()  # none can
-    if wide and large:
-        return ("auto",)
-    if wide:
-        return ("conv1x1" if student == 4 else "linear",)
-    forms = {(4, 4): "resize", (3, 4): "tokens_to_map", (4, 3): "map_to_tokens"}
-    return (forms.get((student, teacher), "pool"),)

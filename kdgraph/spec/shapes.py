@@ -34,11 +34,12 @@ def same(student: Shape, teacher: Shape) -> None:
         )
 
 
-def rank(what: str, shape: Shape, *allowed: int) -> None:
-    """Requires a number of dimensions out of ``allowed``."""
+def rank(what: str, shape: Shape, *allowed: int, adapters: Sequence[str] = ()) -> None:
+    """Requires a number of dimensions out of ``allowed``; suggests ``adapters``."""
     if len(shape) not in allowed:
         wanted = " or ".join(str(a) for a in allowed)
-        raise ShapeMismatch(f"{what} must have {wanted} dimensions, not {show(shape)}")
+        message = f"{what} must have {wanted} dimensions, not {show(shape)}"
+        raise ShapeMismatch(message, adapters=adapters)
 
 
 def same_batch(student: Shape, teacher: Shape) -> None:
@@ -52,6 +53,32 @@ def same_batch(student: Shape, teacher: Shape) -> None:
 def class_dim(shape: Shape) -> int:
     """Where classes or channels are: last in [B, K] and [B, L, D], second in maps [B, C, H, W]."""
     return 1 if len(shape) >= 4 else len(shape) - 1
+
+
+def differences(student: Shape, teacher: Shape) -> tuple[bool, bool]:
+    """Whether channels differ, and whether positions do (pixels, or the number of tokens)."""
+    s, t = class_dim(student), class_dim(teacher)
+    wide = student[s] != teacher[t]
+    return wide, student[1:s] + student[s + 1 :] != teacher[1:t] + teacher[t + 1 :]
+
+
+def fitting_adapters(
+    student: Shape, teacher: Shape, *, channels: bool = True, positions: bool = True
+) -> tuple[str, ...]:
+    """The adapters that make ``channels`` and ``positions`` equal; none where none can."""
+    ranks = (len(student), len(teacher))
+    if not {2, 3, 4}.issuperset(ranks) or student[0] != teacher[0]:
+        return ()
+    wide, large = differences(student, teacher)
+    wide, large = wide and channels, large and positions
+    if large and ranks in {(2, 3), (2, 4), (3, 3)}:
+        return ()
+    if wide and large:
+        return ("auto",)
+    if wide:
+        return ("conv1x1" if len(student) == 4 else "linear",)
+    forms = {(4, 4): "resize", (3, 4): "tokens_to_map", (4, 3): "map_to_tokens"}
+    return (forms.get(ranks, "pool"),) if large else ()
 
 
 def grid(tokens: int, skip: int, size: tuple[int, int] | None) -> tuple[int, int]:

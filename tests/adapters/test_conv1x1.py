@@ -44,5 +44,9 @@ def test_options() -> None:
 
 
 def test_wants_a_map() -> None:
-    with pytest.raises(ShapeMismatch, match=r"maps \[B, C, H, W\]"):
+    with pytest.raises(ShapeMismatch, match=r"maps \[B, C, H, W\]") as caught:
         Conv1x1().shape((2, 16, 3), T)
+    assert caught.value.adapters == ("auto",)
+    with pytest.raises(ShapeMismatch) as caught:
+        Conv1x1().shape((2, 3), (2, 7))
+    assert caught.value.adapters == ("linear",)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kdgraph.adapters.linear import Linear
+from kdgraph.spec.entry import ADAPTERS
 from kdgraph.spec.shapes import Shape, ShapeMismatch
 
 
@@ -30,7 +31,21 @@ def test_parameters() -> None:
     assert list(bare.state_dict()) == ["weight"]
 
 
-def test_suggests_conv1x1_for_maps() -> None:
+@pytest.mark.parametrize(
+    ("teacher", "adapter"),
+    [
+        ((2, 7, 4, 4), "conv1x1"),
+        ((2, 7, 8, 8), "auto"),
+        ((2, 3, 8, 8), "resize"),
+        ((2, 16, 3), "map_to_tokens"),
+        ((2, 3), "pool"),
+        ((2, 7), "auto"),
+    ],
+)
+def test_suggests_what_fits_for_maps(teacher: Shape, adapter: str) -> None:
+    student = (2, 3, 4, 4)
     with pytest.raises(ShapeMismatch, match="channels-last") as caught:
-        Linear().shape((2, 3, 4, 4), (2, 7, 4, 4))
-    assert caught.value.adapters == ("conv1x1",)
+        Linear().shape(student, teacher)
+    assert caught.value.adapters == (adapter,)
+    suggested = ADAPTERS.get(adapter)()
+    assert suggested.resolve(student, teacher).shape(student, teacher) == teacher
