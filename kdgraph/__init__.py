@@ -32,8 +32,8 @@ _HOME = {
 }
 
 __all__ = [
-    "DistillModule",
     "Diagnostic",
+    "DistillModule",
     "KDGraphError",
     "Spec",
     "StepOutput",
