@@ -12,7 +12,7 @@ def dot(drawn: Picture) -> str:
     """DOT text: models side by side as clusters, what learns from them below."""
     lines = [
         f"digraph {_quoted(drawn.name)} {{",
-        "  graph [rankdir=TB, newrank=true, compound=true, nodesep=0.35, ranksep=0.45];",
+        "  graph [rankdir=TB, newrank=true, compound=true, nodesep=0.35, ranksep=0.4];",
         '  graph [fontname="Helvetica"];',
         '  node [shape=box, style="rounded,filled", margin="0.16,0.08"];',
         '  node [fontname="Helvetica", fontsize=11];',
@@ -36,7 +36,7 @@ def dot(drawn: Picture) -> str:
             lines.append(f"  {_arrow(arrow)}")
         elif (arrow.source, model) not in into:  # once, to the frame: its title stays readable
             into.add((arrow.source, model))
-            lines.append(f"  {_arrow(arrow, lhead=f'cluster_{model}')}")
+            lines.append(f"  {_arrow(arrow, lhead=f'cluster_{model}', minlen='2')}")
     return "\n".join([*lines, "}", ""])
 
 

@@ -90,3 +90,11 @@ def test_shipped_specs_are_found_by_name(run: Run) -> None:
     result = run("check", "digits")
     assert result.exit_code == 0
     assert "digits.yaml: fine" in result.stdout
+
+
+def test_weights_that_are_not_there_are_told_with_the_rest(run: Run, wrong: Wrong) -> None:
+    path = wrong("source: cifar/resnet14,", "source: cifar/resnet14, weights: gone.pt,")
+    result = run("check", path)
+    assert result.exit_code == 1
+    assert "error[KD415]: there is no weights file" in result.stderr
+    assert result.stderr == "".join(f"{d}\n" for d in kdgraph.check(path))

@@ -84,23 +84,23 @@ def test_tokens_of_a_teacher_become_a_map(run: Run, tmp_path: Path) -> None:
 
 
 def test_texts(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.DistilBertConfig(n_layers=2, dim=16, hidden_dim=16, n_heads=2)
+    config.save_pretrained(tmp_path / "small")
+    source = f"hf/{tmp_path}/small"
     spec = propose(
-        run,
-        "hf/distilbert",
-        "hf/distilbert",
-        tmp_path / "kd.yaml",
-        "--recipe",
-        "hints",
-        "--classes",
-        "3",
-    )
+        run, source, source, tmp_path / "kd.yaml", "--recipe", "hints", "--classes", "3"
+    )  # fmt: skip
+    assert spec["name"] == "small_from_small"
     assert spec["batch"]["input_ids"] == {"shape": ["B", "L"], "dtype": "int64"}
-    assert spec["models"]["student"]["input"] == {
-        "input_ids": "input_ids",
-        "attention_mask": "attention_mask",
+    student = spec["models"]["student"]
+    assert student["args"] == {"head": "sequence-classification", "num_labels": 3}
+    assert student["input"] == {"input_ids": "input_ids", "attention_mask": "attention_mask"}
+    assert student["taps"] == {
+        "mid1": "distilbert.transformer.layer.0",
+        "mid2": "distilbert.transformer.layer.1",
+        "logits": "output.logits",
     }
-    assert spec["models"]["student"]["taps"]["logits"] == "output.logits"
 
 
 def test_the_commented_training_blocks_are_right(run: Run, tmp_path: Path) -> None:
