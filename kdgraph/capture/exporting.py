@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from kdgraph.capture.portable import make_portable
 from kdgraph.capture.ports import install_ports
 from kdgraph.capture.record import (
     Declined,
@@ -31,8 +32,6 @@ from kdgraph.capture.twin import twin
 from kdgraph.capture.world import example, no_custom_backward, untouched_random_state
 
 _ROOT = "model"
-_AUTOCAST = torch.ops.higher_order.wrap_with_autocast
-_CHECKS = ("_assert", "sym_constrain_range", "_check")
 
 
 class _Root(nn.Module):
@@ -89,6 +88,7 @@ def export(
         raise
     except Exception as error:
         raise Declined(f"torch.export: {one_line(error)}") from error
+    make_portable(exported, values[0].device)
     return _Rebuilt(module, exported, tuple(inputs), tuple(taps)).result()
 
 
@@ -110,7 +110,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Rebuilt:
-    """Copies an exported graph, with the names of the original module."""
+    """Copies an exported graph under the names of the original module."""
 
     def __init__(
         self,
@@ -124,7 +124,6 @@ class _Rebuilt:
         self.graph = fx.Graph()
         self.extras: dict[str, Tensor] = {}
         self.modules: dict[str, nn.Module] = {}
-        self._device: fx.Node | None = None
         self._made: dict[fx.Node, fx.Node] = {}
 
     def result(self) -> tuple[fx.Graph, dict[str, Tensor], dict[str, nn.Module]]:
@@ -133,7 +132,6 @@ class _Rebuilt:
         for node, name in names.items():
             self._made[node] = self.graph.placeholder(name)
             self._made[node].meta["kd_path"] = ""
-        self._home = {torch.device(n.meta["val"].device) for n in names}
         for node in nodes:
             if node.op == "output":
                 self._output(node)
@@ -141,41 +139,18 @@ class _Rebuilt:
                 target = self._target(node)
                 self._made[node] = self.graph.get_attr(target)
                 self._made[node].meta["kd_path"] = target.rpartition(".")[0]
-            elif node.op == "call_function" and not _is_check(node):
+            elif node.op == "call_function":
                 self._call(node)
-        _drop_unused(self.graph)
         return self.graph, self.extras, self.modules
 
     def _call(self, node: fx.Node) -> None:
         args = fx.map_arg(node.args, lambda n: self._made[n])
         kwargs = fx.map_arg(node.kwargs, lambda n: self._made[n])
-        if node.target is _AUTOCAST and args[2] is False:  # off on whatever device it runs
-            args = (self._get(self._device_node(), "type"), *args[1:])
-        if node.target is not operator.getitem:
-            args, kwargs = fx.node.map_aggregate((args, kwargs), self._follow_device)
         target: Any = node.target
         new = self.graph.call_function(target, args, kwargs)
         stack = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1][0]
         new.meta["kd_path"] = stack.removeprefix(_ROOT).removeprefix(".")
         self._made[node] = new
-
-    def _follow_device(self, value: Any) -> Any:
-        """The device of the inputs is asked for when the graph runs, not fixed in it."""
-        own = isinstance(value, torch.device) and {value} == self._home
-        return self._device_node() if own else value
-
-    def _device_node(self) -> fx.Node:
-        if self._device is None:
-            first = next(iter(self.graph.nodes))
-            after = [n for n in self.graph.nodes if n.op == "placeholder"][-1]
-            with self.graph.inserting_after(after):
-                self._device = self._get(first, "device")
-        return self._device
-
-    def _get(self, node: fx.Node, name: str) -> fx.Node:
-        new = self.graph.call_function(getattr, (node, name))
-        new.meta["kd_path"] = ""
-        return new
 
     def _target(self, node: fx.Node) -> str:
         name = str(node.target).removeprefix(f"{_ROOT}.")
@@ -202,24 +177,3 @@ class _Rebuilt:
             clone.kwargs = {}
             kept[name] = clone
         self.graph.output(kept)
-
-
-def _is_check(node: fx.Node) -> bool:
-    name = getattr(node.target, "__name__", "")
-    return name.startswith(_CHECKS)
-
-
-def _drop_unused(graph: fx.Graph) -> None:
-    """Removes what only the checks used: sizes, comparisons of sizes, attributes."""
-    for node in reversed(list(graph.nodes)):
-        name = getattr(node.target, "__name__", "")
-        plain = (
-            node.op == "get_attr"
-            or name.startswith("sym_")
-            or (
-                getattr(node.target, "__module__", None) in ("_operator", "math", "torch")
-                and node.target is not operator.getitem
-            )
-        )
-        if plain and not node.users:
-            graph.erase_node(node)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx import GraphModule
 
 from kdgraph.capture import capture
 from kdgraph.errors import CaptureError
@@ -352,9 +353,19 @@ def test_regions_and_constants(rung: str, assert_same: Any) -> None:
 
 def test_an_exported_graph_follows_the_device_of_its_input() -> None:
     captured = capture(Regions(), INPUTS, {"y": "output"}, rungs=("export",))
-    for node in captured.graph.nodes:
-        devices = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.device)]
-        assert not devices, node
+    graphs = [m.graph for m in captured.graph_module().modules() if isinstance(m, GraphModule)]
+    assert len(graphs) > 1
+    for node in (n for graph in graphs for n in graph.nodes):
+        fixed = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.device)]
+        assert not fixed, node
+        assert "assert" not in node.name
+
+
+def test_an_exported_graph_runs_under_autocast() -> None:
+    net = Regions()
+    run = capture(net, INPUTS, {"y": "output"}, rungs=("export",)).graph_module()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(run(INPUTS["x"])["y"], net(INPUTS["x"]))
 
 
 class Caches(FunctionalDropout):
