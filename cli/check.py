@@ -65,6 +65,7 @@ def _plan(
     path: str, overrides: tuple[str, ...], trust: tuple[str, ...]
 ) -> tuple[list[Diagnostic], Report | None]:
     """All findings, and the plan where none of them is an error."""
+    from kdgraph.spec.files import check_weights
     from kdgraph.spec.read import diagnose
     from kdgraph.spec.references import not_yet
 
@@ -74,12 +75,15 @@ def _plan(
     found = [*found, *not_yet(spec)]
     if any(d.severity == "error" for d in found):
         return found, None
+    absent = check_weights(spec)
+    found = [*found, *absent]
     import kdgraph  # torch from here on
 
     try:
-        return found, kdgraph.plan(spec, trust=trust)
+        report = kdgraph.plan(spec, trust=trust)
     except KDGraphError as error:
         return [*found, *error.diagnostics], None
+    return found, None if absent else report
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.lower import lower
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.report import Report
+from kdgraph.spec.files import check_weights
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import diagnose, load_spec
 from kdgraph.spec.references import not_yet
@@ -52,7 +53,7 @@ def compile(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    _refuse(not_yet(checked))
+    _refuse([*not_yet(checked), *check_weights(checked, given=models or {})])
     nets = _models(checked, models or {}, trust)
     context = Context(checked)
     report = _plan(checked, nets, context, without, start)
@@ -79,7 +80,7 @@ def check(
         checked, found = (spec, []) if isinstance(spec, Spec) else diagnose(spec, set=set)
         if checked is None:
             return found
-        found = [*found, *not_yet(checked)]
+        found = [*found, *not_yet(checked), *check_weights(checked, given=models or {})]
         if shapes:
             plan(checked, models=models, trust=trust)
     except KDGraphError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdgraph.errors import ModelError
+from kdgraph.spec.files import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +103,7 @@ def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
+    if path.suffix not in WEIGHTS:
         raise ModelError.of(
             "KD415", f"{path} is no weights file: its name must end in .safetensors, .pt or .pth"
         )
