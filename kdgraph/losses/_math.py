@@ -44,7 +44,10 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
     The extra ``q - p`` sums to zero; it makes the sum insensitive to rounding of the two
     normalisers, so that a high temperature or a nearly equal student keeps its digits.
-    A class of probability 0 on the teacher's side contributes ``q``, never nan.
+    A class with p = 0 contributes ``q``, whatever q is; one with q = 0 < p makes the sum inf.
+    No value is nan, and no gradient except in that last case: with respect to ``log_p``, because
+    p would have to leave that class by an infinite step. So in KL(teacher || student) either side
+    may mask classes, in KL(student || teacher) the teacher only those that the student masks too.
     """
     p = log_p.exp()
     gap = (log_p - log_q).where(p > 0, 0)

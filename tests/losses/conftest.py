@@ -7,15 +7,19 @@ that, its own test file ``test_<use>.py`` says:
 
     VARIANTS = [{}, {"variant": "paper"}]   # keys to run it with; default: only [{}]
     LOGITS = True                           # its inputs are logits, where -inf masks a class
+    MASKED = ("student", "both")            # who may mask it; default: also "teacher" alone
+    ZERO_AT_EQUAL = False                   # student == teacher is not where it is 0 and least
 
     def further(student):                   # tensors for other required references
         return {"target": torch.randint(0, 2, student.shape[:1])}
+
+Numbers that a loss learns have their start values.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +29,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from kdgraph.losses.base import RowLoss
 from kdgraph.spec.entry import LOSSES
@@ -68,18 +73,25 @@ class Case:
             tensors |= self.helper.further(tensors["student"])
         return tensors
 
+    def learned(self) -> dict[str, Tensor]:
+        """Start values, as float64, of the numbers that the loss learns itself."""
+        return {n: v.double() for n, v in self.loss.parameters(**self.shapes()).items()}
+
     def value(self, **tensors: Any) -> Any:
         return evaluate(self.loss, **tensors)
 
 
-def evaluate(loss: Any, **inputs: Any) -> Any:
-    """The loss as its module computes it, with its own constants where none are given."""
+def evaluate(loss: Any, learned: Mapping[str, Tensor] | None = None, **inputs: Any) -> Any:
+    """The loss as its module computes it, with its own constants where none are given.
+
+    ``learned`` takes the place of the start values of what the loss learns itself.
+    """
     constants = {
         f: getattr(loss, f) for f in loss.steer_fields() if isinstance(getattr(loss, f), float)
     }
     del constants["weight"]
     shapes = {n: tuple(inputs[n].shape) for n in loss.ref_fields() if n in inputs}
-    return loss.module(**shapes)(**{**constants, **inputs})
+    return functional_call(loss.module(**shapes), dict(learned or {}), (), {**constants, **inputs})
 
 
 @cache
@@ -115,6 +127,9 @@ def cases_of(cls: Any) -> Iterator[Case]:
 CASES: dict[str, Callable[[Case], bool]] = {
     "case": lambda case: True,
     "paired_case": lambda case: "teacher" in case.loss.ref_fields(),
+    "zero_case": lambda case: (
+        "teacher" in case.loss.ref_fields() and getattr(case.helper, "ZERO_AT_EQUAL", True)
+    ),
     "row_case": lambda case: isinstance(case.loss, RowLoss),
     "logit_case": lambda case: getattr(case.helper, "LOGITS", False),
     "tempered_case": lambda case: "tau" in case.loss.steer_fields(),
