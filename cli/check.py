@@ -104,6 +104,10 @@ def _print(facts: dict[str, Any]) -> None:
         for name, link in facts["links"].items()
     ]
     rows += [
+        (name, f"{signal['use']}: {', '.join(signal['reads'])}")
+        for name, signal in facts["signals"].items()
+    ]
+    rows += [
         (name, f"{loss['use']}, weight {_number(loss['weight'])}: {', '.join(loss['reads'])}")
         for name, loss in facts["losses"].items()
     ]
