@@ -255,7 +255,7 @@ class Regions(FunctionalDropout):
         with torch.no_grad():
             z = y.mean(1, keepdim=True)
         with torch.autocast("cpu", enabled=False):
-            y = y @ torch.eye(8)
+            y = y.float() @ torch.eye(8)
         return y * z + self.plain.view(4, 1, 1) + torch.arange(4, device=x.device).view(4, 1, 1)
 
 
