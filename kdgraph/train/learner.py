@@ -26,13 +26,13 @@ Batch = dict[str, Tensor]
 
 
 class Scorer(LightningModule):
-    """Runs a plain model over validation or test data and keeps what the metrics say.
+    """Runs the plain model over validation or test data and keeps what the metrics say.
 
     Attributes:
         found: the last result by metric.
     """
 
-    def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
+    def __init__(self, spec: Spec, score: Score) -> None:
         super().__init__()
         assert spec.train is not None
         self.score = score
@@ -40,12 +40,14 @@ class Scorer(LightningModule):
         self.metrics = build_metrics(spec.train.metrics, score.classes, place)
         self._move_along = nn.ModuleDict(self.metrics)  # to the device
         self.found: dict[str, float] = {}
-        # hidden from nn.Module, as a learner holds the same model inside the compiled one
-        self._scored = (model,)
+
+    def scored(self) -> nn.Module:
+        """The model."""
+        raise NotImplementedError  # both kinds define it
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """One batch of validation data."""
-        prediction = self.score.predict(self._scored[0], batch)
+        prediction = self.score.predict(self.scored(), batch)
         for metric in self.metrics.values():
             metric.update(prediction.float(), batch[self.score.target])
 
@@ -55,12 +57,12 @@ class Scorer(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Scores in eval mode, whatever mode the model is handed over in."""
-        self._was_training = self._scored[0].training
-        self._scored[0].eval()
+        self._was_training = self.scored().training
+        self.scored().eval()
 
     def on_validation_epoch_end(self) -> None:
         """Computes the metrics."""
-        self._scored[0].train(self._was_training)
+        self.scored().train(self._was_training)
         for name, metric in self.metrics.items():
             value = metric.compute()
             if not isinstance(value, Tensor) or value.numel() != 1:
@@ -75,6 +77,18 @@ class Scorer(LightningModule):
     def on_test_epoch_end(self) -> None:
         """As for validation."""
         self.on_validation_epoch_end()
+
+
+class Examiner(Scorer):
+    """Scores a model that is not being trained."""
+
+    def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
+        super().__init__(spec, score)
+        self.model = model
+
+    def scored(self) -> nn.Module:
+        """The model."""
+        return self.model
 
 
 class Learner(Scorer):
@@ -97,7 +111,7 @@ class Learner(Scorer):
         splits: Splits,
         seed: int,
     ) -> None:
-        super().__init__(step.student, spec, score)
+        super().__init__(spec, score)
         assert spec.train is not None
         self.distill = step
         self.spec = spec
@@ -108,6 +122,10 @@ class Learner(Scorer):
         self.means = Means()
         self._start: Mapping[str, Any] = {}
         self._first_iteration = 0
+
+    def scored(self) -> nn.Module:
+        """The student's own module: at evaluation no teacher runs."""
+        return self.distill.student
 
     @property
     def monitor(self) -> str:

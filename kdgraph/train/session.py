@@ -25,7 +25,7 @@ from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.keep import BEST, LAST, WEIGHTS, Keeper
-from kdgraph.train.learner import Learner, Scorer
+from kdgraph.train.learner import Examiner, Learner
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Run
 from kdgraph.train.score import Score
@@ -124,11 +124,11 @@ def evaluate(
     split = setting.splits.val
     if part == "test" and setting.splits.test is not None:
         split = setting.splits.test
-    scorer = Scorer(model, spec, score)
+    examiner = Examiner(model, spec, score)
     with quiet():
         trainer = _trainer(setting, spec.train, [], None)
-        trainer.test(scorer, eval_loader(split, setting.data), verbose=False)
-    return scorer.found
+        trainer.test(examiner, eval_loader(split, setting.data), verbose=False)
+    return examiner.found
 
 
 def final_part(splits: Splits) -> str:

@@ -12,6 +12,7 @@ import kdgraph
 from kdgraph.capture.taps import parse_tap
 from kdgraph.spec.training import Metric, Scheduler
 from kdgraph.train.derive import student_alone, teacher_by_itself
+from kdgraph.train.learner import Examiner
 from kdgraph.train.optim import SCHEDULERS, build_scheduler
 from kdgraph.train.result import Summary
 from kdgraph.train.runner import check_training
@@ -142,6 +143,14 @@ def test_score_reaches_for_the_prediction(make_spec: Any) -> None:
     assert tokens.predict(Tagger(), batch).shape == (2, 4, 3)
     with pytest.raises(kdgraph.KDGraphError, match="KD714"):
         Score("m", {"x": "ids"}, parse_tap("output"), "label", 4).predict(Tagger(), batch)
+
+
+def test_an_examined_model_follows_to_the_device(make_spec: Any) -> None:
+    spec = kdgraph.load_spec(make_spec())
+    model = torch.nn.Linear(2, 2)
+    examiner = Examiner(model, spec, find_score(spec)).to(torch.float64)
+    assert model.weight.dtype == torch.float64
+    assert examiner.scored() is model
 
 
 def test_summary_is_of_a_sample() -> None:
