@@ -249,7 +249,8 @@ def test_autocast_around_changes_nothing(case: Case) -> None:
 
 
 def test_compiles_to_one_graph(first_case: Case) -> None:
-    module, tensors = first_case.loss.module(**first_case.shapes()), first_case.tensors(torch.float32)
+    module = first_case.loss.module(**first_case.shapes())
+    tensors = first_case.tensors(torch.float32)
     steered = {f: getattr(first_case.loss, f) for f in first_case.loss.steer_fields()}
     del steered["weight"]
     inputs = tensors | {f: torch.tensor(v) for f, v in steered.items() if v is not None}
