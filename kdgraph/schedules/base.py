@@ -51,7 +51,8 @@ class Timed(Schedule):
 class Ramp(Timed):
     """From a first value to a last one over a range; constant before and after, exactly.
 
-    Subclasses hold the two values in the field of their ``kind``, and shape the way between.
+    Subclasses set ``kind``, hold the two values in a field of that name (a ``Pair``), and define
+    ``ease``, the way between.
     """
 
     epochs: Range | None = None

@@ -17,7 +17,8 @@ from kdgraph.spec.types import NAME, Strict
 class Schedule(Strict):
     """A number that moves with training, ``{linear: [1, 0], epochs: [0, 60]}``.
 
-    Subclasses name themselves by their first field and define ``at``.
+    ``kind`` is the key that tells a schedule apart; its field of that name holds the values.
+    Subclasses define ``at`` and ``values``.
     """
 
     kind: ClassVar[str]

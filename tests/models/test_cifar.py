@@ -7,6 +7,8 @@ from kdgraph.errors import ModelError
 from kdgraph.models import SOURCES
 from kdgraph.models.load import build_model, build_skeleton
 
+EXAMPLE = ("resnet8", {"num_classes": 4})
+
 # Parameters with 100 classes: the counts of RepDistiller's networks.
 KNOWN = {
     "resnet8": 83_892,

@@ -17,6 +17,7 @@ TINY: dict[str, Any] = {
     "intermediate_size": 32,
 }
 BERT = {**TINY, "vocab_size": 50}
+EXAMPLE = ("bert", BERT)
 TOKENS = torch.tensor([[1, 2, 3]])
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from kdgraph.errors import ModelError
 from kdgraph.models.load import build_model, build_skeleton
 
+EXAMPLE = ("torch.nn:Linear", {"in_features": 3, "out_features": 2})
+
 NETS = """
 from torch import nn
 

@@ -9,6 +9,8 @@ import torch
 from kdgraph.errors import ModelError
 from kdgraph.models.load import build_model, build_skeleton
 
+EXAMPLE = ("resnet10t", {"num_classes": 5})
+
 
 def test_builds_by_name_with_arguments() -> None:
     model = build_model("timm/resnet10t", {"num_classes": 5, "in_chans": 1}).eval()

@@ -6,6 +6,8 @@ import torch
 from kdgraph.errors import ModelError
 from kdgraph.models.load import build_model, build_skeleton
 
+EXAMPLE = ("squeezenet1_1", {"num_classes": 5})
+
 
 def test_builds_by_name_with_arguments() -> None:
     model = build_model("torchvision/resnet18", {"num_classes": 5}).eval()
