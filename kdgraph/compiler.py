@@ -205,22 +205,29 @@ def _captures(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Captured]:
     wrong: list[Diagnostic] = []
     for name, net in nets.items():
         try:
-            captures[name] = capture(net, _inputs(spec, name, net), spec.models[name].taps)
+            inputs, free = _inputs(spec, name, net)
+            captures[name] = capture(net, inputs, spec.models[name].taps, free=free)
         except CaptureError as error:
             wrong += [_located(d, spec, name) for d in error.diagnostics]
     _refuse(wrong)
     return captures
 
 
-def _inputs(spec: Spec, name: str, net: nn.Module) -> dict[str, Tensor]:
-    """Example tensors for the arguments of a model's forward."""
+def _inputs(
+    spec: Spec, name: str, net: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """Example tensors for the arguments of a model's forward, and the sizes that stay free."""
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     batch = example_batch(spec, device)
     written = spec.inputs(name)
-    if isinstance(written, dict):
-        return {argument: batch[entry] for argument, entry in written.items()}
-    first = next(iter(inspect.signature(net.forward).parameters), "input")
-    return {first: batch[written]}
+    if isinstance(written, str):
+        first = next(iter(inspect.signature(net.forward).parameters), "input")
+        written = {first: written}
+    shapes = {argument: spec.batch[entry].shape for argument, entry in written.items()}
+    free = {
+        a: [i for i, s in enumerate(shape) if isinstance(s, str)] for a, shape in shapes.items()
+    }
+    return {argument: batch[entry] for argument, entry in written.items()}, free
 
 
 def _located(found: Diagnostic, spec: Spec, model: str) -> Diagnostic:

@@ -6,12 +6,8 @@ the mode of the capture; the batch size stays free.
 
 from __future__ import annotations
 
-import io
-import logging
 import operator
-import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -29,7 +25,7 @@ from kdgraph.capture.record import (
 )
 from kdgraph.capture.taps import TapPath
 from kdgraph.capture.twin import twin
-from kdgraph.capture.world import example, no_custom_backward, untouched_random_state
+from kdgraph.capture.world import example, no_custom_backward, quiet, untouched_random_state
 
 _ROOT = "model"
 
@@ -59,27 +55,38 @@ class _Root(nn.Module):
 
 
 def export(
-    module: nn.Module, inputs: Mapping[str, Tensor], taps: Mapping[str, TapPath]
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    taps: Mapping[str, TapPath],
+    free: Mapping[str, Collection[int]],
 ) -> tuple[fx.Graph, dict[str, Tensor], dict[str, nn.Module]]:
     """Exports ``module`` as it stands, in train or eval mode.
+
+    ``free`` gives the dimensions of each input, beside the batch, that may have any size.
 
     Returns:
         The graph, with a ``keep`` node for each tap, and the tensors and modules it needs that
         are not on ``module``.
 
     Raises:
-        Declined: where export refuses, or would fix the batch size.
+        Declined: where export refuses, or would fix a size that has to stay free.
     """
     batches = [t.shape[0] for t in inputs.values() if t.dim()]
     batch = max([2, *batches[:1]])  # a size of 1 would be taken for a constant
     values = tuple(
         example(t, batch if t.shape[:1] == tuple(batches[:1]) else None) for t in inputs.values()
     )
-    free = torch.export.Dim.DYNAMIC
-    sizes = tuple({0: free} if t.shape[:1] == (batch,) else None for t in values)
+    sizes = tuple(
+        dict.fromkeys(
+            [*([0] if t.shape[:1] == (batch,) else []), *free.get(name, ())],
+            torch.export.Dim.DYNAMIC,
+        )
+        or None
+        for name, t in zip(inputs, values, strict=True)
+    )
     root = _Root(twin(module), inputs, taps)
     try:
-        with _quiet(), no_custom_backward(), untouched_random_state() as drawn:
+        with quiet(), no_custom_backward(), untouched_random_state() as drawn:
             program = torch.export.export(root, values, dynamic_shapes=(sizes,), strict=False)
             exported = program.module(check_guards=False)
             if drawn():
@@ -90,23 +97,6 @@ def export(
         raise Declined(f"torch.export: {one_line(error)}") from error
     make_portable(exported, values[0].device)
     return _Rebuilt(module, exported, tuple(inputs), tuple(taps)).result()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what export logs and prints about a failure: the reason is in the error."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class _Rebuilt:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from kdgraph.capture.exporting import export
@@ -23,9 +24,12 @@ from kdgraph.capture.record import Declined, one_line
 from kdgraph.capture.reference import Reference, find_reference, overwritten_in_either_mode
 from kdgraph.capture.taps import TapPath, resolve_taps
 from kdgraph.capture.tracing import trace
-from kdgraph.capture.twin import twin
+from kdgraph.capture.twin import state_of, twin, written
 from kdgraph.capture.world import World
 from kdgraph.errors import CaptureError
+
+Taps = Mapping[str, TapPath]
+Free = Mapping[str, Collection[int]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def capture(
     inputs: Mapping[str, Tensor],
     taps: Mapping[str, str],
     *,
+    free: Mapping[str, Collection[int]] | None = None,
     rungs: Sequence[str] = ("fx", "export", "ports"),
 ) -> Captured:
     """Captures ``module`` as a graph from ``inputs`` to ``taps``.
@@ -84,6 +89,7 @@ def capture(
         inputs: argument name of its forward to an example tensor, which may be fake. The first
             size of each is the batch, which stays free in the graph.
         taps: tap name to tap path.
+        free: argument name to further dimensions that stay free (a length, a height).
         rungs: the means to try, in order.
 
     Returns:
@@ -100,7 +106,7 @@ def capture(
     declined: list[tuple[str, str]] = []
     for rung in rungs:
         try:
-            raw = _RUNGS[rung](module, reference, paths)
+            raw = _RUNGS[rung](module, reference, paths, free or {})
         except CaptureError:
             raise
         except Declined as reason:
@@ -124,11 +130,14 @@ def capture(
     raise CaptureError.of("KD404", f"{type(module).__name__} cannot be captured ({reasons})")
 
 
-def _by_fx(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
-    world = reference.world
-    graph, extras, ran = trace(twin(module), world.inputs, taps)
+def _by_fx(module: nn.Module, reference: Reference, taps: Taps, free: Free) -> RawCapture:
+    world, copy = reference.world, twin(module)
+    before = state_of(copy)
+    graph, extras, ran = trace(copy, world.inputs, taps)
+    if (name := written(copy, before)) is not None:
+        raise Declined(f"the opened code writes to {name}")
     raw = RawCapture(
-        graph, extras, mode_dependent=_differs_in_other_mode(graph, module, world, taps)
+        graph, extras, mode_dependent=_differs_in_other_mode(graph, extras, module, world, taps)
     )
     seen = observe(raw, world)
     # What ran while tracing is in the constants; everything else must be in the graph. This
@@ -141,13 +150,16 @@ def _by_fx(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath])
 
 
 def _differs_in_other_mode(
-    graph: fx.Graph, module: nn.Module, world: World, taps: Mapping[str, TapPath]
+    graph: fx.Graph, extras: Mapping[str, Tensor], module: nn.Module, world: World, taps: Taps
 ) -> bool:
     other = twin(module)
     for part in other.modules():
         part.training = not part.training
     try:
-        return _told(trace(other, world.inputs, taps)[0]) != _told(graph)
+        then, constants, _ = trace(other, world.inputs, taps)
+        if extras.keys() != constants.keys() or _told(then) != _told(graph):
+            return True
+        return not all(torch.equal(value, constants[name]) for name, value in extras.items())
     except Exception:  # cannot be traced in that mode
         return True
 
@@ -156,14 +168,16 @@ def _told(graph: fx.Graph) -> list[str]:
     return [node.format_node() or "" for node in graph.nodes]
 
 
-def _by_export(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
-    graph, extras, modules = export(module, reference.world.inputs, taps)
+def _by_export(module: nn.Module, reference: Reference, taps: Taps, free: Free) -> RawCapture:
+    if reference.written is not None:
+        raise Declined(f"the code writes to {reference.written}")
+    graph, extras, modules = export(module, reference.world.inputs, taps, free)
     # Every flag of the mode is a constant of an exported graph.
     raw = RawCapture(graph, extras, lambda root: modules, mode_dependent=True)
     return _finished(raw, reference, observe(raw, reference.world))
 
 
-def _by_ports(module: nn.Module, reference: Reference, taps: Mapping[str, TapPath]) -> RawCapture:
+def _by_ports(module: nn.Module, reference: Reference, taps: Taps, free: Free) -> RawCapture:
     world = reference.world
     raw = ports(tuple(world.inputs), taps, overwritten_in_either_mode(reference, taps))
     return _finished(raw, reference, observe(raw, world))

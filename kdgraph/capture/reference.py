@@ -13,8 +13,8 @@ from kdgraph.capture.observe import version_of
 from kdgraph.capture.ports import install_ports
 from kdgraph.capture.record import Recorder, call_module, one_line, positional_names
 from kdgraph.capture.taps import TapPath
-from kdgraph.capture.twin import twin
-from kdgraph.capture.world import World, worlds
+from kdgraph.capture.twin import state_of, twin, written
+from kdgraph.capture.world import World, quiet, worlds
 from kdgraph.errors import CaptureError
 
 
@@ -28,6 +28,7 @@ class Reference:
         differentiable: tap name to whether gradients flow back from it.
         overwritten: taps whose tensor the model changed in place after they were read.
         operators: the operators that ran, with their sizes.
+        written: an attribute of the model that its code set, as a counter is, or None.
     """
 
     world: World
@@ -35,6 +36,7 @@ class Reference:
     differentiable: dict[str, bool]
     overwritten: frozenset[str]
     operators: Counter[str]
+    written: str | None
 
 
 def find_reference(
@@ -49,7 +51,8 @@ def find_reference(
     failure: Exception | None = None
     for world in worlds(module, inputs):
         try:
-            return _run(world, taps, positional)
+            with quiet():
+                return _run(world, taps, positional)
         except CaptureError:
             raise
         except Exception as error:  # whatever the model's code raises
@@ -91,6 +94,7 @@ def _run(world: World, taps: Mapping[str, TapPath], positional: frozenset[str]) 
 
     recorder = Recorder(model, taps, keep)
     install_ports(model, taps, recorder)
+    before = state_of(model)
     with world.running() as operators:
         call_module(model, world.inputs, positional)
     for name, tap in taps.items():
@@ -105,6 +109,7 @@ def _run(world: World, taps: Mapping[str, TapPath], positional: frozenset[str]) 
         {name: value.requires_grad for name, (value, _) in read.items()},
         frozenset(name for name, (value, at) in read.items() if version_of(value) != at),
         operators,
+        written(model, before),
     )
 
 

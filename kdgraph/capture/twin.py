@@ -71,6 +71,35 @@ def fake_like(value: Tensor, mode: FakeTensorMode) -> Tensor:
 _PLAIN = {bool, int, float, str, type(None), types.FunctionType, torch.dtype, torch.device}
 
 
+State = dict[tuple[str, str], Any]
+
+
+def state_of(module: nn.Module) -> State:
+    """What a module's code may set and read again: numbers, words and tensors of its parts."""
+    kinds = (bool, int, float, str, Tensor)
+    return {
+        (path, key): value
+        for path, part in module.named_modules(remove_duplicate=False)
+        for key, value in [*vars(part).items(), *part._buffers.items()]
+        if key != "training" and isinstance(value, kinds)
+    }
+
+
+def written(module: nn.Module, before: State) -> str | None:
+    """The first attribute that the module's code has set since ``before``, or None.
+
+    A graph does not hold such a write: a counter or a running mean would stand still. What the
+    code has made anew (a cache) is no state.
+    """
+    now = state_of(module)
+    for (path, key), value in before.items():
+        found = now.get((path, key))
+        same = found is value if isinstance(value, Tensor) else found == value
+        if not same:
+            return f"{path}.{key}".lstrip(".")
+    return None
+
+
 class _Copier:
     """Copies modules and the plain containers in them; anything else is shared."""
 

@@ -7,11 +7,14 @@ them; then one small real forward on copies answers the same questions.
 from __future__ import annotations
 
 import functools
+import io
+import logging
 import random
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,3 +180,20 @@ def _numpy_state() -> Any:
         return None
     name, keys, *rest = sys.modules["numpy"].random.get_state()
     return (name, tuple(keys), *rest)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back what torch logs and prints about a failure: the reason is in the error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

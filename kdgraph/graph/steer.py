@@ -25,20 +25,16 @@ def schedules(spec: Spec) -> dict[str, Schedule]:
 
 
 class Steer(nn.Module):
-    """Holds ``epoch`` and ``iteration`` and one 0-dim float32 buffer per scheduled number.
+    """Where training is, and one 0-dim float32 buffer per scheduled number.
 
-    The graph reads the buffers, so that moving them needs no recompilation. Progress is part
-    of the state dict; the scheduled numbers follow from it.
+    The graph reads the buffers, so that moving them needs no recompilation. Progress is part of
+    the state dict; the scheduled numbers follow from it.
     """
-
-    epoch: Tensor
-    iteration: Tensor
 
     def __init__(self, found: Mapping[str, Schedule]) -> None:
         super().__init__()
         self.schedules = dict(found)
-        self.register_buffer("epoch", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("iteration", torch.zeros((), dtype=torch.float64))
+        self.epoch = self.iteration = 0.0
         for name in self.schedules:
             self.register_buffer(name, torch.zeros(()), persistent=False)
         self.set()
@@ -46,14 +42,19 @@ class Steer(nn.Module):
     @torch.no_grad()
     def set(self, epoch: float | None = None, iteration: float | None = None) -> None:
         """Moves training to a point, both counted from 0; what is left out stays."""
-        if epoch is not None:
-            self.epoch.fill_(epoch)
-        if iteration is not None:
-            self.iteration.fill_(iteration)
-        if self.schedules:
-            now = {"epoch": self.epoch.item(), "iteration": self.iteration.item()}
-            for name, schedule in self.schedules.items():
-                self.get_buffer(name).fill_(schedule.at(**now))
+        self.epoch = self.epoch if epoch is None else float(epoch)
+        self.iteration = self.iteration if iteration is None else float(iteration)
+        for name, schedule in self.schedules.items():
+            value = schedule.at(epoch=self.epoch, iteration=self.iteration)
+            self.get_buffer(name).fill_(value)
+
+    def get_extra_state(self) -> Tensor:
+        """Epoch and iteration as a float64 tensor [2]; it never leaves the CPU."""
+        return torch.tensor([self.epoch, self.iteration], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes training up where it was."""
+        self.set(*state.tolist())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Steer:
         """Follows a move to another device, never a cast: a schedule keeps its digits."""
@@ -61,7 +62,3 @@ class Steer(nn.Module):
             assert buffer is not None
             self._buffers[name] = buffer.to(fn(buffer).device)
         return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.set()

@@ -90,8 +90,29 @@ class DistillModule(nn.Module):
         return step
 
     def _run(self, batch: Mapping[str, Tensor]) -> StepOutput:
-        out = self._programs[self.training](**batch)
+        out = self._programs[self._mode()](**batch)
         return StepOutput(out["loss"], out["losses"], out["outputs"])
+
+    def _mode(self) -> bool:
+        """Which program holds: that of the mode in which the trained models are.
+
+        Raises:
+            InputError: KD708 where a graph that holds in one mode only meets modules in both.
+        """
+        if torch.compiler.is_compiling():
+            return self.training
+        for name, model in self.models.items():
+            if self.report.captures[name].mode_dependent:
+                odd = [n for n, m in model.named_modules() if m.training != model.training]
+                if odd:
+                    raise InputError.of(
+                        "KD708",
+                        f"module {odd[0]!r} of {name!r} is in another mode than the model, whose "
+                        f"captured graph ({self.report.captures[name].rung}) has one mode",
+                        help="call train() or eval() on the whole model",
+                    )
+                return model.training
+        return self.training
 
     @property
     def student(self) -> nn.Module:
