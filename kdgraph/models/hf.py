@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from kdgraph.models.base import Source, register_source
 if TYPE_CHECKING:
     from torch import nn
 
-_RUNS_CODE = ("trust_remote_code", "weights_only")
+_RUNS_CODE = (
+    "trust_remote_code", "weights_only", "use_kernels", "allow_all_kernels", "kernel_config"
+)  # fmt: skip
 _ANY_CONFIG = ("attn_implementation", "tie_word_embeddings")  # read by all, declared by few
 
 
@@ -80,19 +82,43 @@ class HuggingFaceSource(Source):
                 help=near(name, self.names()) or "a pretrained model is named hf/ORG/NAME",
             )
         fields = dict(args)
-        for key in _RUNS_CODE:
-            if key in fields:
-                raise ModelError.of(
-                    "KD412",
-                    f"hf/ models take no `{key}`: a spec runs no code that comes with a model",
-                    help="build it in a module of your own: python/package.module:callable",
-                )
+        for said in _foreign_code(fields):
+            raise ModelError.of(
+                "KD412",
+                f"hf/ models take no `{said}`: a spec runs no code that comes from a hub",
+                help="build it in a module of your own: python/package.module:callable",
+            )
         return transformers, _auto_class(transformers, fields.pop("head", None)), fields
 
 
 def _is_type(name: str) -> bool:
     """Whether ``name`` is a model type; a model id or a folder has a slash."""
     return "/" not in name
+
+
+def _foreign_code(value: Any) -> Iterator[str]:
+    """The arguments, at any depth, by which transformers runs code that is not its own."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in _RUNS_CODE:
+                yield key
+            # attn_implementation: ORG/NAME is a kernel of the hub; it may be given by part
+            elif "_implementation" in str(key) and any("/" in text for text in _texts(inner)):
+                yield f"{key}: {inner}"
+            else:
+                yield from _foreign_code(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _foreign_code(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string that is a value within ``value``."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _auto_class(transformers: ModuleType, head: str | None) -> Any:

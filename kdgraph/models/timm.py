@@ -12,10 +12,14 @@ from kdgraph.models.base import Source, register_source
 if TYPE_CHECKING:
     from torch import nn
 
+_READS_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")  # or any address
+
 
 @register_source
 class TimmSource(Source):
     """Every name that ``timm.create_model`` takes; ``args`` are its arguments.
+
+    But not those that say where weights are read from: some versions of timm unpickle them.
 
     So ``timm/resnet26``, ``timm/resnet50.a1_in1k`` with ``pretrained: true``,
     ``timm/hf-hub:org/name`` and ``timm/local-dir:folder``.
@@ -25,6 +29,13 @@ class TimmSource(Source):
     extra = "vision"
 
     def build(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        for key in _READS_FILES:
+            if key in args:
+                raise ModelError.of(
+                    "KD412",
+                    f"timm/ models take no `{key}`: it reads a file that may run code",
+                    help="use `weights:` for a file of weights",
+                )
         timm = self.library("timm")
         if ":" not in name and not timm.is_model(name.partition(".")[0]):
             raise self.unknown(name)
@@ -34,7 +45,7 @@ class TimmSource(Source):
     def architecture(self, name: str, args: Mapping[str, Any], *, download: bool) -> nn.Module:
         if name.startswith(("hf-hub:", "hf_hub:")) and not download:
             name = self._cached(name)
-        bare = {k: v for k, v in args.items() if k not in ("pretrained", "checkpoint_path")}
+        bare = {k: v for k, v in args.items() if k != "pretrained"}
         return self.build(name, bare)
 
     def names(self) -> list[str]:

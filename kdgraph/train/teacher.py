@@ -57,19 +57,27 @@ def to_train(spec: Spec) -> list[str]:
     """Which models the ``teacher`` block trains.
 
     Raises:
-        DataError: KD717 when it names a model that there is not, or that is trained anyway.
+        DataError: KD717 when it names a model that there is not, or that is trained anyway;
+            KD718 when it names one that comes with ``weights``, which would be lost.
     """
     block = spec.train.teacher if spec.train else None
     if block is None:
         return []
     frozen = [n for n in spec.models if not spec.is_trainable(n)]
-    for name in block.models or ():
+    for at, name in enumerate(block.models or ()):
         if name not in frozen:
             raise DataError.of(
                 "KD717",
                 f"{name!r} is not a frozen model of the spec",
-                span=spec.span("train", "teacher", "models"),
+                span=spec.span("train", "teacher", "models", at),
                 help=near(name, frozen) or f"there are {', '.join(frozen) or 'none'}",
+            )
+        if spec.models[name].weights is not None:
+            raise DataError.of(
+                "KD718",
+                f"{name!r} has `weights`, which training it from scratch would not use",
+                span=spec.span("train", "teacher", "models", at),
+                help=f"leave {name!r} out of `models` here, or remove its `weights`",
             )
     if block.models is not None:
         return list(block.models)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,27 @@ def test_a_weights_file_replaces_what_the_folder_holds(folder: Path, tmp_path: P
 def test_errors(source: str, args: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         build_model(source, args)
+
+
+@pytest.mark.parametrize("source", ["hf/bert", "hf/some/one"])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"use_kernels": True},
+        {"allow_all_kernels": True},
+        {"attn_implementation": "some/kernel"},
+        {"attn_implementation": {"": "eager", "decoder": "paged|some/kernel@main:f"}},
+        {"_experts_implementation": "some/kernel"},
+        {"decoder": {"attn_implementation": "some/kernel"}},
+        {"layers": [{"use_kernels": True}]},
+    ],
+)
+@pytest.mark.parametrize("build", [build_model, build_skeleton])
+def test_no_argument_takes_code_from_a_hub(
+    source: str, args: dict[str, Any], build: Callable[..., object]
+) -> None:
+    with pytest.raises(ModelError, match=r"KD412.*(use_k|allow_all_k|_implementation)"):
+        build(source, args)
 
 
 def test_a_skeleton_of_a_model_that_is_not_here_says_how_to_get_it() -> None:

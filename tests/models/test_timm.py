@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_unknown_name_has_a_near_match() -> None:
 def test_bad_argument_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"KD413.*num_clases"):
         build_model("timm/resnet10t", {"num_clases": 5})
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"])
+@pytest.mark.parametrize("build", [build_model, build_skeleton])
+def test_no_argument_says_where_weights_are_read(key: str, build: Callable[..., object]) -> None:
+    with pytest.raises(ModelError, match=rf"KD412.*`{key}`.*\n.*`weights:`"):
+        build("timm/resnet10t", {key: None})
 
 
 def test_a_skeleton_ignores_pretrained_and_keeps_the_tag() -> None:

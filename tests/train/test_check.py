@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import kdgraph
 from kdgraph.capture.taps import parse_tap
+from kdgraph.errors import DataError
 from kdgraph.spec.training import Metric, Scheduler
 from kdgraph.train.derive import student_alone, teacher_by_itself
 from kdgraph.train.learner import Examiner
@@ -128,6 +130,21 @@ def test_which_teachers_are_trained(make_spec: Any) -> None:
     text["train"]["teacher"]["models"] = ["techer"]
     with pytest.raises(kdgraph.KDGraphError, match=r"KD717.*\n.*'teacher'"):
         to_train(kdgraph.load_spec(text))
+
+
+def test_a_teacher_with_weights_is_not_trained_from_scratch(make_spec: Any, tmp_path: Path) -> None:
+    text = make_spec(train={"teacher": {"epochs": 1, "models": ["other", "teacher"]}})
+    text["models"]["other"] = dict(text["models"]["teacher"])
+    text["models"]["teacher"]["weights"] = "teacher.safetensors"
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(text))
+    with pytest.raises(DataError, match=r"KD718.*'teacher'") as caught:
+        to_train(kdgraph.load_spec(file))
+    span = caught.value.diagnostics[0].span
+    assert span is not None
+    assert file.read_text().splitlines()[span.line - 1].strip() == "- teacher"
+    del text["train"]["teacher"]["models"]
+    assert to_train(kdgraph.load_spec(text)) == ["other"]
 
 
 def test_score_reaches_for_the_prediction(make_spec: Any) -> None:
