@@ -325,7 +325,7 @@ def main() -> int:
     options = parser.parse_args()
 
     import timm  # noqa: F401 - imported once, before the processes fork
-    import torchvision  # noqa: F401
+    import torchvision  # noqa: F401 - as timm
     import transformers
 
     transformers.logging.set_verbosity_error()

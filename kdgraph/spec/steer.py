@@ -29,7 +29,7 @@ class Schedule(Strict):
 
     def values(self) -> tuple[float, ...]:
         """The numbers the schedule moves between, for range checks."""
-        raise NotImplementedError
+        raise NotImplementedError  # every registered schedule defines it
 
 
 SCHEDULES: Registry[type[Any]] = Registry("schedule", "kdgraph.schedules")
