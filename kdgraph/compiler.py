@@ -15,7 +15,7 @@ from kdgraph.capture import Captured, capture
 from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
 from kdgraph.graph.example import example_batch
 from kdgraph.models.load import build_model, build_skeleton
-from kdgraph.passes.base import Context
+from kdgraph.passes.base import Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
 from kdgraph.passes.pipeline import pipeline
@@ -37,6 +37,7 @@ def compile(
     trust: Collection[str] = (),
     set: Sequence[str] = (),
     without: Collection[str] = (),
+    also: Collection[str] = (),
 ) -> DistillModule:
     """Compiles a spec into the module that a trainer steps.
 
@@ -47,6 +48,7 @@ def compile(
         trust: Python modules that ``python/`` sources may come from.
         set: overrides like ``losses.soft.tau=2``.
         without: optional passes to leave out, by name.
+        also: optional passes to run that are off unless asked for, by name.
 
     Raises:
         KDGraphError: with every mistake found, each with its place in the spec.
@@ -56,11 +58,12 @@ def compile(
     _refuse([*not_yet(checked), *check_weights(checked, given=models or {})])
     nets = _models(checked, models or {}, trust)
     context = Context(checked)
-    report = _plan(checked, nets, context, without, start)
+    order = pipeline(without, also)
+    report = _plan(checked, nets, context, order, start)
     program = lower(report.graph)
     programs = {True: program, False: program}
     if any(c.mode_dependent for c in report.captures.values()):
-        programs[False] = lower(_evaluation(checked, nets, context, without, start).graph)
+        programs[False] = lower(_evaluation(checked, nets, context, order, start).graph)
     return DistillModule(checked, nets, context.modules, programs, report)
 
 
@@ -95,6 +98,7 @@ def plan(
     trust: Collection[str] = (),
     set: Sequence[str] = (),
     without: Collection[str] = (),
+    also: Collection[str] = (),
 ) -> Report:
     """The compiled graph without the weights: what ``check``, ``explain`` and ``draw`` read.
 
@@ -105,18 +109,18 @@ def plan(
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
     _refuse(not_yet(checked))
     nets = _models(checked, models or {}, trust, skeleton=True)
-    return _plan(checked, nets, Context(checked), without, start)
+    return _plan(checked, nets, Context(checked, skeleton=True), pipeline(without, also), start)
 
 
 def _plan(
     spec: Spec,
     nets: Mapping[str, nn.Module],
     context: Context,
-    without: Collection[str],
+    order: Sequence[Pass],
     start: float,
 ) -> Report:
     captures = _captures(spec, nets)
-    graph, records = run_passes(inline_models(spec, captures), pipeline(without), context)
+    graph, records = run_passes(inline_models(spec, captures), order, context)
     return Report(spec, captures, tuple(records), graph, time.perf_counter() - start)
 
 
@@ -124,7 +128,7 @@ def _evaluation(
     spec: Spec,
     nets: Mapping[str, nn.Module],
     context: Context,
-    without: Collection[str],
+    order: Sequence[Pass],
     start: float,
 ) -> Report:
     """The same plan with the trained models captured in eval mode, over the same modules."""
@@ -132,7 +136,7 @@ def _evaluation(
     try:
         for net in nets.values():
             net.eval()
-        return _plan(spec, nets, context, without, start)
+        return _plan(spec, nets, context, order, start)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -20,7 +20,8 @@ class DistillGraph:
     Attributes:
         graph: the fx graph. Placeholders are the batch entries; the output is a mapping.
         root: owns every module that the graph calls: ``models.NAME``, ``adapters.NAME``,
-            ``signals.NAME``, ``losses.NAME`` and the steered numbers in ``steer``.
+            ``signals.NAME``, ``losses.NAME`` and the steered numbers in ``steer``; passes put what
+            they make of frozen models under ``frozen`` and of losses under ``rewritten``.
         spec: what it was built from.
 
     Keys of ``node.meta``: ``kd_role`` (see ``Role``), ``kd_owner`` (``teacher``,

@@ -27,7 +27,8 @@ class LossModule(nn.Module):
         wide = {name: _widen(value) for name, value in [*inputs.items(), *self._parameters.items()]}
         device = next(v.device.type for v in inputs.values() if isinstance(v, Tensor))
         with torch.autocast(device, enabled=False):
-            value: Tensor | tuple[Tensor, Tensor] = self.loss.forward(**wide)
+            prepared = {field: run() for field, run in self.loss.parts(**wide).items()}
+            value: Tensor | tuple[Tensor, Tensor] = self.loss.forward(**{**wide, **prepared})
         return value
 
     def extra_repr(self) -> str:

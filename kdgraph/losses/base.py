@@ -10,7 +10,10 @@ classes in the place of D or C. Channels-last maps are turned by ``tokens_to_map
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import PrivateAttr
 
 from kdgraph.spec.entry import LossEntry, Ref
 from kdgraph.spec.shapes import (
@@ -30,12 +33,26 @@ if TYPE_CHECKING:
 VECTORS, TOKENS, MAPS = (2,), (3,), (4, 5)
 
 
+class Work(NamedTuple):
+    """What one way to compute a loss takes, forward and backward, for a whole batch.
+
+    Attributes:
+        flops: floating-point operations.
+        numbers: size of the largest tensor made on the way, in elements.
+    """
+
+    flops: int
+    numbers: int
+
+
 class Loss(LossEntry):
     """A loss over whole tensors (a relation, a correlation): ``forward`` returns a 0-dim tensor.
 
     Inputs come as float32 or float64, never half precision, with autocast off. The methods take
     ``Any`` here so that each loss can name its own tensors, by keyword.
     """
+
+    _form: str = PrivateAttr("plain")
 
     def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""
@@ -51,6 +68,30 @@ class Loss(LossEntry):
         They are trained and saved with the student, and arrive as arguments of that name.
         """
         return {}
+
+    def parts(self, *_: Any, **inputs: Any) -> dict[str, partial[Any]]:
+        """What is computed of one tensor alone, by the field whose place the result takes.
+
+        ``{"student": partial(similarities, student)}`` says that ``forward`` (or ``rows``) is
+        given ``similarities(student)`` for ``student``. The functions belong to a module, take
+        tensors and constants, and are marked with ``part``; where several edges have an equal
+        one, it is computed once. The inputs are handed on and never looked at: tensors when the
+        loss runs, nodes when the graph is made.
+        """
+        return {}
+
+    def forms(self, *_: Any, **shapes: Any) -> dict[str, Work]:
+        """Ways to compute the same number at these shapes, ``plain`` among them.
+
+        Empty where there is only the plain one. ``self._form`` names the one to use.
+        """
+        return {}
+
+    def in_form(self, form: str) -> Self:
+        """The same loss, computed another way."""
+        other = self.model_copy()
+        other._form = form
+        return other
 
     def module(self, **shapes: Shape) -> nn.Module:
         """The module that sits in the graph, for tensors of these shapes."""

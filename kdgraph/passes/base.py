@@ -17,11 +17,16 @@ Rewrite = Callable[[DistillGraph, "Context"], DistillGraph]
 
 @dataclass(frozen=True)
 class Pass:
-    """A registered rewrite. A pass with ``after`` is optional and runs behind the one named."""
+    """A registered rewrite. A pass with ``after`` is optional and runs behind the one named.
+
+    Attributes:
+        default: whether it runs unless it is switched off; False for one that is asked for.
+    """
 
     name: str
     run: Rewrite
     after: str | None = None
+    default: bool = True
 
     @property
     def optional(self) -> bool:
@@ -32,11 +37,13 @@ class Pass:
 PASSES: Registry[Pass] = Registry("pass", "kdgraph.passes")
 
 
-def register_pass(name: str, *, after: str | None = None) -> Callable[[Rewrite], Rewrite]:
+def register_pass(
+    name: str, *, after: str | None = None, default: bool = True
+) -> Callable[[Rewrite], Rewrite]:
     """Makes a rewrite known as an optional pass that runs ``after`` another."""
 
     def register(run: Rewrite) -> Rewrite:
-        PASSES.add(name, Pass(name, run, after))
+        PASSES.add(name, Pass(name, run, after, default))
         return run
 
     return register
@@ -48,9 +55,13 @@ class Context:
 
     Modules are kept by key, so that a second graph of the same spec (another mode or stage)
     trains the same adapters.
+
+    Attributes:
+        skeleton: the models hold no weights, only shapes: values must not be looked at.
     """
 
     spec: Spec
+    skeleton: bool = False
     modules: dict[str, nn.Module] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     did: list[str] = field(default_factory=list)

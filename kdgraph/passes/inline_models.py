@@ -16,7 +16,7 @@ def inline_models(spec: Spec, captures: Mapping[str, Captured]) -> DistillGraph:
     """``captured models -> one graph`` that returns every tap by its reference."""
     graph = fx.Graph()
     root = nn.Module()
-    for part in ("models", "captured", "adapters", "signals", "losses"):
+    for part in ("models", "captured", "frozen", "adapters", "signals", "losses", "rewritten"):
         root.add_module(part, nn.Module())
     batch: dict[str, fx.Node] = {}
     for name, value in example_batch(spec).items():

@@ -6,7 +6,8 @@
     ... optional passes, each behind the one it names as ``after`` ...
 
 What is mandatory stands here, because its order is meaning. Optional passes are found by the
-registry; each can be switched off by name, and then the result differs only by rounding.
+registry; each can be switched off by name, and then the result differs only by rounding. Those
+that are off unless asked for are named in ``also``.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ MANDATORY = (
 )
 
 
-def pipeline(without: Collection[str] = ()) -> list[Pass]:
-    """All passes in order, less the optional ones named in ``without``.
+def pipeline(without: Collection[str] = (), also: Collection[str] = ()) -> list[Pass]:
+    """All passes in order, less the optional ones named in ``without``, and with ``also``.
 
     Raises:
         KDGraphError: KD202 for a name that is no optional pass.
     """
     optional = dict(PASSES.items())
     without = (without,) if isinstance(without, str) else without  # not its letters
-    for name in without:
+    also = (also,) if isinstance(also, str) else also
+    for name in (*without, *also):
         if name not in optional:
             hint = near(name, optional)
             known = ", ".join(sorted(optional))
@@ -48,4 +50,4 @@ def pipeline(without: Collection[str] = ()) -> list[Pass]:
             raise ValueError(f"passes behind unknown passes: {[p.name for p in waiting]}")
         order += ready
         waiting = [p for p in waiting if p not in ready]
-    return [p for p in order if p.name not in without]
+    return [p for p in order if p.name not in without and (p.default or p.name in also)]

@@ -155,7 +155,7 @@ def _frozen(spec: Spec, programs: Mapping[bool, fx.GraphModule]) -> list[nn.Modu
     """What the programs hold beside the trained modules: frozen models and captured constants."""
     found: dict[int, nn.Module] = {}
     for program in programs.values():
-        for part, all_of_it in (("models", False), ("captured", True)):
+        for part, all_of_it in (("models", False), ("captured", True), ("frozen", True)):
             if hasattr(program, part):
                 for name, module in program.get_submodule(part).named_children():
                     if all_of_it or not spec.is_trainable(name):
