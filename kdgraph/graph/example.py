@@ -12,20 +12,25 @@ from kdgraph.spec.language import Spec
 _BATCH, _OTHER = 13, (16, 24, 32, 40, 48)
 
 
-def letter_sizes(spec: Spec) -> dict[str, int]:
-    """The example size of each free letter of the batch."""
+def letter_sizes(spec: Spec, batch: int | None = None) -> dict[str, int]:
+    """The example size of each free letter of the batch; ``batch`` of those that stand first."""
     letters = dict.fromkeys(s for e in spec.batch.values() for s in e.shape if isinstance(s, str))
     first = [e.shape[0] for e in spec.batch.values() if isinstance(e.shape[0], str)]
     others = [x for x in letters if x not in first]
     return {
-        **dict.fromkeys((x for x in letters if x in first), _BATCH),
+        **dict.fromkeys((x for x in letters if x in first), batch or _BATCH),
         **{x: _OTHER[i % len(_OTHER)] for i, x in enumerate(others)},
     }
 
 
-def example_batch(spec: Spec, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Tensors of zeros with the shapes and types of the batch, free letters filled in."""
-    sizes = letter_sizes(spec)
+def example_batch(
+    spec: Spec, device: torch.device | str = "cpu", batch: int | None = None
+) -> dict[str, Tensor]:
+    """Tensors of zeros with the shapes and types of the batch, free letters filled in.
+
+    ``batch`` is the number of rows, where the spec leaves it free.
+    """
+    sizes = letter_sizes(spec, batch)
     return {
         name: torch.zeros(
             [sizes[s] if isinstance(s, str) else s for s in entry.shape],

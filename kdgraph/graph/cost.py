@@ -1,0 +1,225 @@
+"""What a training step costs, before it runs: FLOPs, memory traffic, activations, peak memory."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self, TypeVar
+
+from torch import Tensor, fx, nn
+
+from kdgraph.graph.distill_graph import DistillGraph, Role, owner_of, role_of
+from kdgraph.graph.example import example_batch
+from kdgraph.graph.fake_step import CannotRun, FakeStep, fake_step, modules_below
+from kdgraph.graph.meter import Held, bytes_of, storage_of
+
+__all__ = ["CannotRun", "Cost", "Memory", "NodeCost", "cost"]
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """The cost of a node, or of several together.
+
+    Attributes:
+        flops_forward, flops_backward: as torch's ``FlopCounterMode`` counts them: 2 for each
+            multiplication with its addition, in matrix products, convolutions and attention.
+        bytes_forward, bytes_backward: what operators read and write.
+        kept_bytes: memory made in the forward that is held until the backward needs it.
+        parameters: elements of the parameters read here and nowhere before.
+    """
+
+    flops_forward: int = 0
+    flops_backward: int = 0
+    bytes_forward: int = 0
+    bytes_backward: int = 0
+    kept_bytes: int = 0
+    parameters: int = 0
+
+    @property
+    def flops(self) -> int:
+        """Forward and backward together."""
+        return self.flops_forward + self.flops_backward
+
+    @property
+    def bytes_moved(self) -> int:
+        """Forward and backward together."""
+        return self.bytes_forward + self.bytes_backward
+
+    def __add__(self, other: Self) -> Self:
+        sums = (getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        return type(self)(*sums)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes held at the moment of the step at which most is held; the optimiser's not among them.
+
+    Attributes:
+        trained: parameters that are trained.
+        frozen: parameters that are not, as far as they are needed.
+        buffers: running statistics and constants.
+        batch: the batch.
+        gradients: gradients of parameters; by the end of the backward there are all of them.
+        kept: what the forward made and the backward will read.
+        outputs: what the step returns, where the backward does not need it.
+        temporary: all else.
+    """
+
+    trained: int
+    frozen: int
+    buffers: int
+    batch: int
+    gradients: int
+    kept: int
+    outputs: int
+    temporary: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return sum(getattr(self, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one step.
+
+    Attributes:
+        graph: what it is the cost of.
+        nodes: by name of the node.
+        memory: what is held at the peak.
+    """
+
+    graph: DistillGraph
+    nodes: Mapping[str, NodeCost]
+    memory: Memory
+
+    @property
+    def total(self) -> NodeCost:
+        """The whole step."""
+        return sum(self.nodes.values(), NodeCost())
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that is held at any moment of the step, without optimiser state."""
+        return self.memory.peak
+
+    def by_role(self) -> dict[Role, NodeCost]:
+        """Sums for teachers, students, adapters, signals, losses, ..., in order of the graph."""
+        return self._by(role_of)
+
+    def by_owner(self) -> dict[str, NodeCost]:
+        """Sums for each model (``teacher``), adapter, signal and loss edge (``losses.soft``)."""
+        return self._by(owner_of)
+
+    def _by(self, key: Callable[[fx.Node], K]) -> dict[K, NodeCost]:
+        sums: dict[K, NodeCost] = defaultdict(NodeCost)
+        for node in self.graph:
+            if node.name in self.nodes:
+                sums[key(node)] += self.nodes[node.name]
+        return dict(sums)
+
+
+def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
+    """Works out what a step costs by running it on fake tensors; takes no arithmetic.
+
+    Args:
+        graph: a graph that ends in a loss; its models need no weights.
+        batch: rows in the batch; left out, or where the spec fixes it: as in ``example_batch``.
+
+    Raises:
+        CannotRun: where the code of a model asks for values of tensors.
+    """
+    entries = example_batch(graph.spec, batch=batch)
+    step = fake_step(graph, entries)
+    meter = step.meter
+    kept: Counter[str] = Counter()
+    for held in step.kept:
+        kept[held.node] += held.size
+    counted: set[int] = set()
+    nodes = {
+        node.name: NodeCost(
+            meter.flops[node.name, False],
+            meter.flops[node.name, True],
+            meter.moved[node.name, False],
+            meter.moved[node.name, True],
+            kept[node.name],
+            sum(p.numel() for p in _new(_read(graph, node), counted)),
+        )
+        for node in graph
+        if node.op not in ("placeholder", "output")
+    }
+    return Cost(graph, nodes, _memory(graph, step, entries))
+
+
+def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) -> Memory:
+    """What is held at the peak, each piece of memory under one head."""
+    given = {storage_of(t): t for t in _resident(graph)}
+    sizes = Counter[str]()
+    for value in given.values():
+        head = "buffers"
+        if isinstance(value, nn.Parameter):
+            head = "trained" if value.requires_grad else "frozen"
+        sizes[head] += value.untyped_storage().nbytes()
+    sizes["batch"] = sum(bytes_of(value) for value in batch.values())
+    heads = {id(held): "outputs" for held in step.handed_out}
+    heads |= {id(held): "kept" for held in step.kept}
+    heads |= {id(held): "gradients" for held in step.gradients}
+    peak = _fullest(step.meter.held)
+    for held in step.meter.held:
+        if held.lives_at(peak):
+            sizes[heads.get(id(held), "temporary")] += held.size
+    return Memory(**{field.name: sizes[field.name] for field in fields(Memory)})
+
+
+def _fullest(pieces: Iterable[Held]) -> int:
+    """The time at which the pieces of memory that live are largest together."""
+    changes: list[tuple[int, int]] = []
+    for held in pieces:
+        changes.append((held.made, held.size))
+        if held.freed is not None:
+            changes.append((held.freed, -held.size))
+    peak = best = now = 0
+    for time, change in sorted(changes):
+        now += change
+        if now > best:
+            peak, best = time, now
+    return peak
+
+
+def _resident(graph: DistillGraph) -> Iterator[Tensor]:
+    """Every tensor that a compiled step holds: of frozen models only what is read."""
+    for name in graph.spec.models:
+        if graph.spec.is_trainable(name):
+            yield from _tensors(graph.root.get_submodule(f"models.{name}"))
+    for node in graph:
+        yield from _read(graph, node)
+
+
+def _read(graph: DistillGraph, node: fx.Node) -> Iterator[Tensor]:
+    """Parameters and buffers that a node reads."""
+    if node.op == "call_module":
+        yield from _tensors(graph.root.get_submodule(str(node.target)))
+    elif node.op == "get_attr":
+        parent, _, name = str(node.target).rpartition(".")
+        value: Any = getattr(graph.root.get_submodule(parent), name)
+        if isinstance(value, Tensor):
+            yield value
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    for part in modules_below(module):
+        yield from (
+            v for v in (*part._parameters.values(), *part._buffers.values()) if v is not None
+        )
+
+
+def _new(tensors: Iterable[Tensor], counted: set[int]) -> Iterator[nn.Parameter]:
+    """The parameters among ``tensors`` that are not in ``counted`` yet, and now are."""
+    for value in tensors:
+        if isinstance(value, nn.Parameter) and id(value) not in counted:
+            counted.add(id(value))
+            yield value
