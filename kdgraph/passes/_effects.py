@@ -1,0 +1,113 @@
+"""What a node does beside giving a value, found by running it on fake tensors."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kdgraph.capture.observe import version_of
+from kdgraph.capture.record import tensors_in
+from kdgraph.capture.twin import fake_like, fake_twin, state_of, written
+from kdgraph.capture.world import quiet, untouched_random_state
+from kdgraph.graph import DistillGraph, owner_of, shape_of
+from kdgraph.graph.ops import tap
+
+
+def copies(node: fx.Node) -> bool:
+    """Whether a node makes a copy, which whoever reads it may write to."""
+    return node.target is torch.clone or (node.op == "call_method" and node.target == "clone")
+
+
+def effect(node: fx.Node, graph: DistillGraph) -> str | None:
+    """Why two equal nodes cannot share one value, in words; None where they can.
+
+    A module of a trained model, and an adapter, is looked at in train mode. Writing to a copy
+    that nothing else reads is no effect.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    log = _Draws()
+    try:
+        with quiet(), untouched_random_state() as drawn, torch.no_grad():
+            values = {n: _value(n, graph, mode) for n in node.all_input_nodes}
+            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            module = _module(node, graph, mode)
+            shared = [n for n in values if not (copies(n) and len(n.users) == 1)]
+            read = [t for n in shared for t in tensors_in(values[n])]
+            read += [*module.parameters(), *module.buffers()]
+            versions, facts = [version_of(t) for t in read], state_of(module)
+            with mode, log:
+                _call(node, module, args, kwargs)
+            if log.random or drawn():
+                return "draws random numbers"
+    except Exception as error:  # the model's own code may raise anything on fake tensors
+        return f"could not be examined ({type(error).__name__})"
+    if versions != [version_of(t) for t in read]:
+        return "writes to a tensor that it reads"
+    name = written(module, facts)
+    return None if name is None else f"sets {name}"
+
+
+class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether an operator that draws random numbers runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.random = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags and not _certain(func, args, kwargs):
+            self.random = True
+        return func(*args, **(kwargs or {}))
+
+
+def _certain(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether an operator that may drop out (an attention) is told to drop nothing."""
+    names = [a.name for a in func._schema.arguments]
+    default = {a.name: a.default_value for a in func._schema.arguments}
+    given = {**default, **dict(zip(names, args, strict=False)), **(kwargs or {})}
+    return "dropout_p" in given and given["dropout_p"] == 0
+
+
+def _call(node: fx.Node, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    if node.op == "call_module":
+        return module(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def _module(node: fx.Node, graph: DistillGraph, mode: FakeTensorMode) -> nn.Module:
+    """What a node calls, on fake tensors; an empty module for a function."""
+    if node.op != "call_module":
+        return nn.Module()
+    module = fake_twin(graph.root.get_submodule(str(node.target)), mode)
+    model = owner_of(node)
+    if model not in graph.spec.models or graph.spec.is_trainable(model):
+        module.train()
+    return module
+
+
+def _value(node: fx.Node, graph: DistillGraph, mode: FakeTensorMode) -> Any:
+    """An input of the node on fake tensors; float32 where only its shape is known."""
+    while node.target is tap:
+        node = node.all_input_nodes[0]
+    if node.op == "get_attr":
+        value = operator.attrgetter(str(node.target))(graph.root)
+    elif "val" in node.meta:
+        value = node.meta["val"]
+    else:
+        shape = shape_of(node)
+        if shape is None:
+            raise LookupError(f"no shape of {node.name}")
+        entry = graph.spec.batch.get(str(node.target)) if node.op == "placeholder" else None
+        dtype = getattr(torch, entry.dtype) if entry is not None else torch.float32
+        value = torch.empty(shape, dtype=dtype, device="meta")
+    return pytree.tree_map_only(Tensor, lambda t: fake_like(t, mode), value)
