@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from kdgraph.cli._options import overrides, spec_argument
+from kdgraph.cli._options import compilation, out_option, spec_argument
 
 
 @click.command("compile")
 @spec_argument
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder to write; one from an earlier compilation is replaced.",
-)
-@click.option(
-    "--without",
-    multiple=True,
-    metavar="PASS",
-    help="Leaves out an optional pass; see `list passes`.",
-)
-@overrides
-def command(
-    spec: str,
-    out: Path,
-    without: tuple[str, ...],
-    overrides: tuple[str, ...],
-    trust: tuple[str, ...],
-) -> None:
+@out_option("DIR", "The folder to write; one from an earlier compilation is replaced.")
+@compilation
+def command(spec: str, out: Path, how: Mapping[str, Any]) -> None:
     r"""Compiles a spec, with its weights, into a folder.
 
     \b
@@ -48,6 +31,6 @@ def command(
     import kdgraph
     from kdgraph.visual import write_build
 
-    report = kdgraph.compile(spec, set=overrides, trust=trust, without=without).report
+    report = kdgraph.compile(spec, **how).report
     for path in write_build(report, out):
         click.echo(path)

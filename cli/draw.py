@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from kdgraph.cli._options import overrides, spec_argument
+from kdgraph.cli._options import compilation, out_option, spec_argument
 
 _FORMS = {".dot": "dot", ".mmd": "mermaid", ".svg": "svg"}
 
 
 @click.command("draw")
 @spec_argument
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The picture; its suffix (.svg, .dot, .mmd) says in which form.",
-)
+@out_option("FILE", "The picture; its suffix (.svg, .dot, .mmd) says in which form.")
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
@@ -28,10 +23,8 @@ _FORMS = {".dot": "dot", ".mmd": "mermaid", ".svg": "svg"}
     show_default=True,
     help="0: one box from tap to tap; N: one box for each module N levels deep.",
 )
-@overrides
-def command(
-    spec: str, out: Path, depth: int, overrides: tuple[str, ...], trust: tuple[str, ...]
-) -> None:
+@compilation
+def command(spec: str, out: Path, depth: int, how: Mapping[str, Any]) -> None:
     r"""Draws the compiled graph: models, taps, adapters, signals, losses, total.
 
     What the passes cut off is drawn faded. DOT and Mermaid are text and need nothing more; SVG
@@ -50,7 +43,7 @@ def command(
     import kdgraph
     from kdgraph import visual
 
-    drawn = visual.picture(kdgraph.plan(spec, set=overrides, trust=trust), depth=depth)
+    drawn = visual.picture(kdgraph.plan(spec, **how), depth=depth)
     text: str = getattr(visual, form)(drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdgraph.cli._options import overrides, spec_argument
+from kdgraph.cli._options import out_option, overrides, spec_argument
 from kdgraph.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ _IN_A_RUN = ("student.safetensors", "weights.safetensors", "last.ckpt")
 @click.command("export")
 @spec_argument
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The .safetensors file to write.",
-)
+@out_option("FILE", "The .safetensors file to write.")
 @overrides
 def command(
     spec: str, checkpoint: Path, out: Path, overrides: tuple[str, ...], trust: tuple[str, ...]

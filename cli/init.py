@@ -12,6 +12,7 @@ import click
 
 from kdgraph.cli._inputs import example_inputs
 from kdgraph.cli._inputs import size as read_size
+from kdgraph.cli._options import out_option, trust_option
 from kdgraph.cli._show import tell
 from kdgraph.cli._template import Side, spec_text
 from kdgraph.errors import KDGraphError
@@ -43,14 +44,8 @@ RECIPES = ("logits", "hints", "relations")
     metavar="3x224x224",
     help="Size of the input without the batch; left out: what the teacher is made for.",
 )
-@click.option("--trust", multiple=True, metavar="MODULE", help="Lets python/ run this module.")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Left out: stdout.",
-)
+@trust_option
+@out_option("FILE", "Left out: stdout.", required=False)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -90,10 +90,13 @@ def command(kind: str, name: str | None, form: str) -> None:
 
 
 def _list(registry: Registry[Any], form: str) -> None:
-    lines = {name: first_line(value) for name, value in registry.items()}
+    lines = {name: _summary(value) for name, value in registry.items()}
     if form == "json":
         print_json(
-            [{"name": n, "summary": s, "keys": keys(registry.get(n))} for n, s in lines.items()]
+            [
+                {"name": n, "summary": s, "keys": keys(registry.get(n)), **_when(registry.get(n))}
+                for n, s in lines.items()
+            ]
         )
         return
     if not lines:
@@ -101,6 +104,17 @@ def _list(registry: Registry[Any], form: str) -> None:
     width = max(map(len, lines), default=0)
     for name, line in lines.items():
         click.echo(f"{click.style(f'{name:{width}}', bold=True)}  {line}".rstrip())
+
+
+def _summary(value: Any) -> str:
+    """What an entry is, in one line; of a pass also whether it has to be asked for."""
+    off = _when(value).get("default") is False
+    return f"{first_line(value)} Off by default: --also runs it." if off else first_line(value)
+
+
+def _when(value: Any) -> dict[str, bool]:
+    """Whether a pass runs by default; nothing for other entries."""
+    return {"default": value.default} if hasattr(value, "run") else {}
 
 
 def _list_models(registry: Registry[Any], pattern: str, form: str) -> None:

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import click
 
+from kdgraph.cli._options import out_option
+
 
 @click.command("schema")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Left out: stdout.",
-)
+@out_option("FILE", "Left out: stdout.", required=False)
 def command(out: Path | None) -> None:
     r"""Prints the JSON Schema of specs, for editors.
 

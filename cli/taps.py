@@ -9,7 +9,7 @@ import click
 
 from kdgraph.cli._inputs import BATCH, argument, example_inputs
 from kdgraph.cli._inputs import size as read_size
-from kdgraph.cli._options import format_option
+from kdgraph.cli._options import format_option, trust_option
 from kdgraph.cli._show import dims, print_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--depth", type=click.IntRange(min=1), metavar="N", help="Only modules up to N levels deep."
 )
 @click.option("--match", metavar="PATTERN", help="Only paths like this, as in 'layer?.0'.")
-@click.option("--trust", multiple=True, metavar="MODULE", help="Lets python/ run this module.")
+@trust_option
 @format_option
 def command(
     source: str,

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from kdgraph.cli._options import format_option, overrides, spec_argument
+from kdgraph.cli._options import compilation, format_option, out_option, spec_argument
 from kdgraph.cli._show import print_json
 
 
 @click.command("train")
 @spec_argument
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder for weights, checkpoints, logs and figures.",
-)
+@out_option("DIR", "The folder for weights, checkpoints, logs and figures.")
 @click.option("--steps", type=click.IntRange(min=1), help="Ends each training after N steps.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many students to train.")
 @click.option("--compare", is_flag=True, help="Also trains each student without the teacher.")
 @click.option("--resume", is_flag=True, help="Goes on from the checkpoints in DIR, exactly.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
-@overrides
+@compilation
 @format_option
 def command(
     spec: str,
@@ -35,8 +30,7 @@ def command(
     compare: bool,
     resume: bool,
     device: str,
-    overrides: tuple[str, ...],
-    trust: tuple[str, ...],
+    how: Mapping[str, Any],
     form: str,
 ) -> None:
     r"""Trains a spec by its `data` and `train` blocks, and prints what came out.
@@ -63,9 +57,8 @@ def command(
         compare=compare,
         resume=resume,
         device=device,
-        trust=trust,
-        set=overrides,
         console=Console(stderr=True),
+        **how,
     )
     if form == "json":
         print_json(result.as_dict())

@@ -15,6 +15,7 @@ from torch import nn
 from kdgraph.compiler import compile
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
+from kdgraph.passes.pipeline import pipeline
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
 from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
@@ -41,6 +42,8 @@ def run(
     device: str = "auto",
     trust: Collection[str] = (),
     set: Sequence[str] = (),
+    without: Collection[str] = (),
+    also: Collection[str] = (),
     console: Console | None = None,
 ) -> Result:
     """Trains a spec by its ``data`` and ``train`` blocks.
@@ -66,6 +69,8 @@ def run(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         trust: Python modules that ``python/`` models and data may come from.
         set: overrides like ``losses.soft.tau=2``.
+        without: optional passes to leave out, by name.
+        also: optional passes to run that are off unless asked for, by name.
         console: where progress is shown; left out: nowhere.
 
     Raises:
@@ -73,11 +78,12 @@ def run(
     """
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
     check_training(checked)
+    pipeline(without, also)  # names that are none are found before anything is trained
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)
     board = Board(console)
-    setting = Setting(data, splits, steps, resume, device, board)
+    setting = Setting(data, splits, steps, resume, device, board, without, also)
     with board.open():
         teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
         setting = replace(setting, resume=resume and not moved)
@@ -183,7 +189,7 @@ def _train_student(
             student.source, student.args, weights=weights, trust=trust, span=place
         )
     torch.manual_seed(seed)  # adapters
-    step = compile(spec, models=given, trust=trust)
+    step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
     files = {n: spec.folder / m.weights for n, m in spec.models.items() if m.weights is not None}
     mark = fingerprint(spec, seed, files)
     return train(name, step, spec, score, seed, folder, mark, setting)

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ class Setting:
         resume: goes on from checkpoints.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         board: where progress is shown.
+        without: optional passes to leave out.
+        also: optional passes to run that are off unless asked for.
     """
 
     data: DataSet
@@ -50,6 +52,8 @@ class Setting:
     resume: bool
     device: str
     board: Board
+    without: Collection[str] = ()
+    also: Collection[str] = ()
 
 
 def train(

@@ -105,7 +105,7 @@ def _train_teacher(
     torch.manual_seed(own.train.seed)
     place = spec.span("models", name, "source")
     net = build_model(model.source, model.args, trust=trust, span=place)
-    step = compile(own, models={name: net}, trust=trust)
+    step = compile(own, models={name: net}, trust=trust, without=setting.without, also=setting.also)
     score = find_score(own)
     run = train(name, step, own, score, own.train.seed, folder, mark, setting)
     if run.finished:
