@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdgraph.cli._options import format_option, overrides, spec_argument
+from kdgraph.cli._options import compilation, format_option, spec_argument
 from kdgraph.cli._show import console, count, dims, print_json
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @spec_argument
-@overrides
+@compilation
 @format_option
-def command(spec: str, overrides: tuple[str, ...], trust: tuple[str, ...], form: str) -> None:
+def command(spec: str, how: Mapping[str, Any], form: str) -> None:
     r"""Says what a spec compiles to, and why it looks as it does.
 
     How each model was captured, what every pass did and declined to do, which adapters were
@@ -27,11 +28,12 @@ def command(spec: str, overrides: tuple[str, ...], trust: tuple[str, ...], form:
     Examples:
       kdgraph explain kd.yaml
       kdgraph explain kd.yaml --format json | jq .passes
+      kdgraph explain kd.yaml --without prune
     """
     import kdgraph
     from kdgraph.visual import manifest
 
-    facts = manifest(kdgraph.plan(spec, set=overrides, trust=trust))
+    facts = manifest(kdgraph.plan(spec, **how))
     if form == "json":
         print_json(facts)
         return
