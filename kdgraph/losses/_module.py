@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,36 @@ class LossModule(nn.Module):
 
     Returns the unweighted value; with a per-sample ``row_weight`` [B], which only a ``RowLoss``
     takes, the pair ``(unweighted, weighted)``.
+
+    Attributes:
+        prepared: the inputs that arrive as the loss's ``parts`` make them, not as raw tensors.
     """
 
-    def __init__(self, loss: Loss, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, loss: Loss, parameters: Mapping[str, Tensor], prepared: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.prepared = frozenset(prepared)
         for name, value in parameters.items():
             self.register_parameter(name, nn.Parameter(value))
 
     def forward(self, **inputs: Tensor | float) -> Tensor | tuple[Tensor, Tensor]:
-        wide = {name: _widen(value) for name, value in [*inputs.items(), *self._parameters.items()]}
+        wide = {name: widen(value) for name, value in [*inputs.items(), *self._parameters.items()]}
         device = next(v.device.type for v in inputs.values() if isinstance(v, Tensor))
         with torch.autocast(device, enabled=False):
-            prepared = {field: run() for field, run in self.loss.parts(**wide).items()}
-            value: Tensor | tuple[Tensor, Tensor] = self.loss.forward(**{**wide, **prepared})
+            parts = self.loss.parts(**wide)
+            wide |= {field: run() for field, run in parts.items() if field not in self.prepared}
+            value: Tensor | tuple[Tensor, Tensor] = self.loss.forward(**wide)
         return value
 
     def extra_repr(self) -> str:
-        return repr(self.loss)
+        given = f", prepared: {', '.join(sorted(self.prepared))}" if self.prepared else ""
+        return f"{self.loss!r}{given}"
 
 
-def _widen(value: Tensor | float | None) -> Tensor | float | None:
+def widen(value: Tensor | float | None) -> Tensor | float | None:
+    """Half precision as float32; all else as it is."""
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
         return value.float()
     return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from kdgraph.losses._math import by_channel, length, unit
+from kdgraph.losses._part import part
 from kdgraph.losses.base import MAPS, TOKENS, RowLoss, check_mask, same_features
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
@@ -37,12 +39,18 @@ class AttentionTransfer(RowLoss):
         same_features(student, teacher, *TOKENS, *MAPS, channels=False)
         check_mask(mask, student[:1])
 
+    def parts(self, *, student: Any, teacher: Any, **_: Any) -> dict[str, partial[Any]]:
+        sides = {"student": student, "teacher": teacher}
+        return {field: partial(attention, x, self.p) for field, x in sides.items()}
+
     def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        gap = self._attention(student) - self._attention(teacher)
+        gap = student - teacher
         return gap.square().mean(1) if self.variant == "code" else length(gap, 1)
 
-    def _attention(self, x: Tensor) -> Tensor:
-        """[B, N] of length 1."""
-        energy = by_channel(x).abs().pow(self.p).sum(1)
-        top = energy.detach().amax(1, keepdim=True)  # its square would overflow float32
-        return unit(energy / top.where(top > 0, 1), 1)
+
+@part
+def attention(x: Tensor, p: float) -> Tensor:
+    """``Q``, [B, N] of length 1."""
+    energy = by_channel(x).abs().pow(p).sum(1)
+    top = energy.detach().amax(1, keepdim=True)  # its square would overflow float32
+    return unit(energy / top.where(top > 0, 1), 1)

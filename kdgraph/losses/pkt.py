@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import divergence, unit
+from kdgraph.losses._part import part
 from kdgraph.losses.base import Loss, same_samples
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
@@ -38,12 +40,19 @@ class PKT(Loss):
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 
+    def parts(self, *, student: Any, teacher: Any) -> dict[str, partial[Any]]:
+        return {
+            "student": partial(log_neighbours, student),
+            "teacher": partial(log_neighbours, teacher),
+        }
+
     def forward(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        terms = divergence(_log_neighbours(teacher), _log_neighbours(student))
+        terms = divergence(teacher, student)
         return terms.mean() if self.reduction == "mean" else terms.sum()
 
 
-def _log_neighbours(x: Tensor) -> Tensor:
+@part
+def log_neighbours(x: Tensor) -> Tensor:
     """[B, B], logarithms of rows that sum to 1."""
     direction = unit(x.flatten(1), 1)
     affinity = (1 + direction @ direction.T) / 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import unit
+from kdgraph.losses._part import part
 from kdgraph.losses.base import Loss, same_samples
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
@@ -29,11 +31,18 @@ class Similarity(Loss):
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 
+    def parts(self, *, student: Any, teacher: Any) -> dict[str, partial[Any]]:
+        return {
+            "student": partial(similarities, student),
+            "teacher": partial(similarities, teacher),
+        }
+
     def forward(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        return (_similarities(student) - _similarities(teacher)).square().mean()
+        return (student - teacher).square().mean()
 
 
-def _similarities(x: Tensor) -> Tensor:
+@part
+def similarities(x: Tensor) -> Tensor:
     """[B, B], rows of length 1."""
     flat = x.flatten(1)
     return unit(flat @ flat.T, 1)
