@@ -64,7 +64,7 @@ def compile(
     programs = {True: program, False: program}
     if any(c.mode_dependent for c in report.captures.values()):
         programs[False] = lower(_evaluation(checked, nets, context, order, start).graph)
-    return DistillModule(checked, nets, context.modules, programs, report)
+    return DistillModule(checked, nets, context.modules, programs, report, context.sources)
 
 
 def check(

@@ -130,15 +130,34 @@ def capture(
     raise CaptureError.of("KD404", f"{type(module).__name__} cannot be captured ({reasons})")
 
 
-def _by_fx(module: nn.Module, reference: Reference, taps: Taps, free: Free) -> RawCapture:
+def open_module(
+    module: nn.Module, inputs: Mapping[str, Tensor], opens: Callable[[nn.Module], bool]
+) -> RawCapture:
+    """A module with a single result as a graph, open wherever ``opens`` says so.
+
+    The graph holds in the mode that the module is in; its output is ``{"output": node}``.
+
+    Raises:
+        Declined, CaptureError: or whatever the module's own code raises while it is traced.
+    """
+    taps = resolve_taps(module, {"output": "output"})
+    return _by_fx(module, find_reference(module, inputs, taps), taps, {}, opens)
+
+
+def _by_fx(
+    module: nn.Module,
+    reference: Reference,
+    taps: Taps,
+    free: Free,
+    opens: Callable[[nn.Module], bool] | None = None,
+) -> RawCapture:
     world, copy = reference.world, twin(module)
     before = state_of(copy)
-    graph, extras, ran = trace(copy, world.inputs, taps)
+    graph, extras, ran = trace(copy, world.inputs, taps, opens)
     if (name := written(copy, before)) is not None:
         raise Declined(f"the opened code writes to {name}")
-    raw = RawCapture(
-        graph, extras, mode_dependent=_differs_in_other_mode(graph, extras, module, world, taps)
-    )
+    one_mode = opens is not None or _differs_in_other_mode(graph, extras, module, world, taps)
+    raw = RawCapture(graph, extras, mode_dependent=one_mode)
     seen = observe(raw, world)
     # What ran while tracing is in the constants; everything else must be in the graph. This
     # finds code that took another branch because it was handed proxies instead of tensors.

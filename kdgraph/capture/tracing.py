@@ -17,9 +17,14 @@ from kdgraph.capture.world import OperatorLog, no_custom_backward, replaced, unt
 
 
 def trace(
-    module: nn.Module, inputs: Mapping[str, Tensor], taps: Mapping[str, TapPath]
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    taps: Mapping[str, TapPath],
+    opens: Callable[[nn.Module], bool] | None = None,
 ) -> tuple[fx.Graph, dict[str, Tensor], Counter[str]]:
     """Traces ``module``, which must be a twin: its code may write to it.
+
+    ``opens`` names modules to open beside those with a tap inside.
 
     Returns:
         The graph, whose output is a dictionary of the taps, each behind a ``keep`` node; the
@@ -29,7 +34,7 @@ def trace(
     Raises:
         Declined: where the opened code cannot be traced.
     """
-    tracer = _LazyTracer(module, inputs, taps)
+    tracer = _LazyTracer(module, inputs, taps, opens)
     ran: Counter[str] = Counter()
     with untouched_random_state() as changed:
         with OperatorLog(ran), no_custom_backward(), _no_autocast():
@@ -92,10 +97,15 @@ class _LazyTracer(fx.Tracer):
     proxy_buffer_attributes = True  # a buffer used in Python arithmetic stays a live buffer
 
     def __init__(
-        self, root: nn.Module, inputs: Mapping[str, Tensor], taps: Mapping[str, TapPath]
+        self,
+        root: nn.Module,
+        inputs: Mapping[str, Tensor],
+        taps: Mapping[str, TapPath],
+        opens: Callable[[nn.Module], bool] | None,
     ) -> None:
         super().__init__()
         self.fresh: set[str] = set()
+        self._opens = opens or (lambda module: False)
         self._grad = torch.is_grad_enabled()
         self._inputs = tuple(inputs)
         self._positional = positional_names(root, inputs)
@@ -130,7 +140,7 @@ class _LazyTracer(fx.Tracer):
         return run, [self.root, *placeholders]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return id(m) not in self._opened
+        return id(m) not in self._opened and not self._opens(m)
 
     def call_module(
         self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from kdgraph.errors import Diagnostic, Span
 from kdgraph.graph import DistillGraph, Role
@@ -58,11 +58,14 @@ class Context:
 
     Attributes:
         skeleton: the models hold no weights, only shapes: values must not be looked at.
+        sources: the tensors of frozen models that new modules were made of, by name, each with
+            its version at that time.
     """
 
     spec: Spec
     skeleton: bool = False
     modules: dict[str, nn.Module] = field(default_factory=dict)
+    sources: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
     declined: list[str] = field(default_factory=list)

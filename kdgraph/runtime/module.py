@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.models.weights import save_weights
-from kdgraph.runtime.inputs import check_batch, check_finite, check_values
+from kdgraph.runtime.inputs import check_batch, check_finite, check_sources, check_values
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
 
@@ -53,6 +53,7 @@ class DistillModule(nn.Module):
         parts: Mapping[str, nn.Module],
         programs: Mapping[bool, fx.GraphModule],
         report: Report,
+        sources: Mapping[str, tuple[Tensor, int]] | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -66,15 +67,18 @@ class DistillModule(nn.Module):
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
         object.__setattr__(self, "_programs", dict(programs))
         object.__setattr__(self, "_frozen", _frozen(spec, programs))
+        object.__setattr__(self, "_sources", dict(sources or {}))
 
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
+    _sources: dict[str, tuple[Tensor, int]]
 
     def forward(self, *unnamed: Tensor, **batch: Tensor) -> StepOutput:
         """One step. Arguments are the spec's batch entries, by name.
 
         Raises:
-            InputError: when the batch is not what the spec says, or a tap or edge is nan.
+            InputError: when the batch is not what the spec says, a tap or edge is nan, or a
+                frozen model has changed since it was compiled.
         """
         if torch.compiler.is_compiling():
             return self._run(batch)
@@ -82,6 +86,7 @@ class DistillModule(nn.Module):
             form = ", ".join(f"{name}=..." for name in self.spec.batch)
             raise InputError.of("KD702", f"a batch is given by name: step({form})")
         check_batch(self.spec, batch)
+        check_sources(self.spec, self._sources)
         if self.check_values:
             check_values(self.spec, batch)
         step = self._run(batch)
