@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import pearson
-from kdgraph.losses.base import Loss, per_sample, same_classes
+from kdgraph.losses._part import log_probabilities
+from kdgraph.losses.base import Loss, same_classes
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
 from kdgraph.spec.steer import Tau
@@ -37,16 +39,20 @@ class DIST(Loss):
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_classes(student, teacher)
 
+    def parts(self, *, student: Any, teacher: Any, tau: Any) -> dict[str, partial[Any]]:
+        return {
+            "student": partial(log_probabilities, student, tau),
+            "teacher": partial(log_probabilities, teacher, tau),
+        }
+
     def forward(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
-        q, p = _probabilities(student, tau), _probabilities(teacher, tau)
+        q, p = _probabilities(student), _probabilities(teacher)
         inter = (1 - pearson(q, p, 1)).mean()
         intra = (1 - pearson(q, p, 0)).mean()
         factor = tau**2 if isinstance(tau, int | float) else tau.square().mean()
         return factor * (self.inter * inter + self.intra * intra)
 
 
-def _probabilities(logits: Tensor, tau: Tensor | float) -> Tensor:
-    """[rows, K]."""
-    dim = class_dim(tuple(logits.shape))
-    tempered = (logits / per_sample(tau, logits)).softmax(dim)
-    return tempered.movedim(dim, -1).flatten(0, -2)
+def _probabilities(logs: Tensor) -> Tensor:
+    """[rows, K], from their logarithms."""
+    return logs.exp().movedim(class_dim(tuple(logs.shape)), -1).flatten(0, -2)

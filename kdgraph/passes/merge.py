@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable
 
 from torch import Tensor, fx, nn
 
 from kdgraph.graph import DistillGraph, owner_of, role_of
 from kdgraph.graph.ops import stop_gradient, tap, total
 from kdgraph.passes._effects import copies, effect
+from kdgraph.passes._lookup import key_of
 from kdgraph.passes._same import same_module, same_tensor, same_value
 from kdgraph.passes.base import Context, register_pass
 from kdgraph.spec.entry import Entry
@@ -93,7 +93,7 @@ class _Merger:
     def _key(self, node: fx.Node) -> Hashable | None:
         """Equal for nodes that may be equal; None where nothing can be."""
         try:
-            inputs = _frozen((node.args, node.kwargs), self.first)
+            inputs = key_of((node.args, node.kwargs), self.first)
         except TypeError:  # a constant that cannot be compared
             return None
         return (node.op, self._group(node), self._target(node), inputs)
@@ -181,19 +181,3 @@ def _settings(entry: Entry) -> str:
     """All that an entry says but where its tensors come from and what moves: those are inputs."""
     outside = {*entry.ref_fields(), *entry.steer_fields(), "link"}
     return repr(entry.model_dump(exclude=outside))
-
-
-def _frozen(value: Any, first: Callable[[fx.Node], fx.Node]) -> Hashable:
-    """Arguments of a node as something to look up; constants of two types differ."""
-    if isinstance(value, fx.Node):
-        return first(value)
-    if isinstance(value, list | tuple):
-        return (type(value).__name__, tuple(_frozen(v, first) for v in value))
-    if isinstance(value, Mapping):
-        return ("of", tuple((k, _frozen(v, first)) for k, v in sorted(value.items())))
-    if isinstance(value, slice):
-        return ("slice", _frozen((value.start, value.stop, value.step), first))
-    if isinstance(value, Tensor):
-        return id(value)
-    hash(value)
-    return (type(value), repr(value) if isinstance(value, float) else value)
