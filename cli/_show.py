@@ -15,6 +15,7 @@ from kdgraph.errors import Diagnostic
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def tell(found: Iterable[Diagnostic]) -> None:
@@ -54,6 +55,18 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() else 160
     return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table; the numbers of a column whose name starts with ``*`` stand to the right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        name = column.removeprefix("*")
+        made.add_column(name, overflow="fold", justify="left" if name == column else "right")
+    return made
 
 
 def count(number: int) -> str:

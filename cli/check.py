@@ -89,7 +89,7 @@ def _plan(
 def _facts(report: Report) -> dict[str, Any]:
     from kdgraph.visual import manifest
 
-    facts = manifest(report)
+    facts = manifest(report, cost=False)
     return {key: facts[key] for key in ("name", "models", "links", "signals", "losses")}
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdgraph.cli._costs import cost_tables
 from kdgraph.cli._options import compilation, format_option, spec_argument
-from kdgraph.cli._show import console, count, dims, print_json
+from kdgraph.cli._show import console, count, dims, new_table, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,28 +18,37 @@ if TYPE_CHECKING:
 @click.command("explain")
 @spec_argument
 @compilation
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rows in the batch whose cost is shown; by default data.batch_size.",
+)
 @format_option
-def command(spec: str, how: Mapping[str, Any], form: str) -> None:
+def command(spec: str, how: Mapping[str, Any], batch: int | None, form: str) -> None:
     r"""Says what a spec compiles to, and why it looks as it does.
 
     How each model was captured, what every pass did and declined to do, which adapters were
-    chosen, what each loss reads. Loads no weights.
+    chosen, what each loss reads; what a step costs in FLOPs and in memory, and what of it the
+    passes have saved. Loads no weights.
 
     \b
     Examples:
       kdgraph explain kd.yaml
       kdgraph explain kd.yaml --format json | jq .passes
       kdgraph explain kd.yaml --without prune
+      kdgraph explain kd.yaml --batch 256
     """
     import kdgraph
     from kdgraph.visual import manifest
 
-    facts = manifest(kdgraph.plan(spec, **how))
+    facts = manifest(kdgraph.plan(spec, **how), batch=batch)
     if form == "json":
         print_json(facts)
         return
     out = console()
-    for table in (_models(facts), _taps(facts), _links(facts), _losses(facts), _passes(facts)):
+    tables = [_models(facts), _taps(facts), _links(facts), _losses(facts), _passes(facts)]
+    for table in [*tables, *cost_tables(facts["cost"])]:
         if table.row_count:
             out.print(table)
     seconds, sizes = facts["seconds"], facts["example_sizes"]
@@ -46,20 +56,12 @@ def command(spec: str, how: Mapping[str, Any], form: str) -> None:
     out.print(
         f"{len(facts['nodes'])} nodes, planned in {seconds['total']:.1f} s, shapes at {letters}"
     )
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+    if "unknown" in facts["cost"]:
+        out.print(_plain(f"cost not known: {facts['cost']['unknown']}"))
 
 
 def _models(facts: dict[str, Any]) -> Table:
-    table = _table("models", "model", "source", "role", "parameters", "used", "capture")
+    table = new_table("models", "model", "source", "role", "parameters", "used", "capture")
     for name, model in facts["models"].items():
         whys = [f"not {d['rung']}: {d['reason']}" for d in model["declined"]]
         table.add_row(
@@ -74,7 +76,7 @@ def _models(facts: dict[str, Any]) -> Table:
 
 
 def _taps(facts: dict[str, Any]) -> Table:
-    table = _table("taps", "tap", "reads", "shape")
+    table = new_table("taps", "tap", "reads", "shape")
     for name, model in facts["models"].items():
         for tap, found in model["taps"].items():
             table.add_row(f"{name}.{tap}", _plain(found["path"]), _plain(dims(found["shape"])))
@@ -82,7 +84,7 @@ def _taps(facts: dict[str, Any]) -> Table:
 
 
 def _links(facts: dict[str, Any]) -> Table:
-    table = _table("links", "link", "student", "teacher", "adapter", "parameters")
+    table = new_table("links", "link", "student", "teacher", "adapter", "parameters")
     for name, link in facts["links"].items():
         size = count(link["parameters"])
         table.add_row(name, link["student"], link["teacher"], link["adapter"], size)
@@ -90,7 +92,7 @@ def _links(facts: dict[str, Any]) -> Table:
 
 
 def _losses(facts: dict[str, Any]) -> Table:
-    table = _table("losses and signals", "name", "use", "reads", "weight")
+    table = new_table("losses and signals", "name", "use", "reads", "weight")
     for name, signal in facts["signals"].items():
         table.add_row(name, signal["use"], ", ".join(signal["reads"]), "")
     for name, loss in facts["losses"].items():
@@ -101,7 +103,7 @@ def _losses(facts: dict[str, Any]) -> Table:
 
 
 def _passes(facts: dict[str, Any]) -> Table:
-    table = _table("passes", "pass", "did", "nodes")
+    table = new_table("passes", "pass", "did", "nodes")
     for step in facts["passes"]:
         lines = [*step["did"], *(f"declined: {line}" for line in step["declined"])]
         change = f"{step['nodes_before']} to {step['nodes_after']}"

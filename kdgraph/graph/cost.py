@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
+import torch
 from torch import Tensor, fx, nn
 
+from kdgraph.graph.conv import FusedConv2d
 from kdgraph.graph.distill_graph import DistillGraph, Role, owner_of, role_of
 from kdgraph.graph.example import example_batch
 from kdgraph.graph.fake_step import CannotRun, FakeStep, fake_step, modules_below
@@ -28,7 +30,8 @@ class NodeCost:
             multiplication with its addition, in matrix products, convolutions and attention.
         bytes_forward, bytes_backward: what operators read and write.
         kept_bytes: memory made in the forward that is held until the backward needs it.
-        parameters: elements of the parameters read here and nowhere before.
+        parameters: elements of the parameters read here and nowhere before; of what passes made
+            of frozen models too.
     """
 
     flops_forward: int = 0
@@ -59,7 +62,8 @@ class Memory:
 
     Attributes:
         trained: parameters that are trained.
-        frozen: parameters that are not, as far as they are needed.
+        frozen: parameters that are not, as far as they are needed, in the form passes gave them.
+        packed: weights of fused convolutions once more, in the order that a CPU's library wants.
         buffers: running statistics and constants.
         batch: the batch.
         gradients: gradients of parameters; by the end of the backward there are all of them.
@@ -70,6 +74,7 @@ class Memory:
 
     trained: int
     frozen: int
+    packed: int
     buffers: int
     batch: int
     gradients: int
@@ -147,7 +152,7 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
             meter.moved[node.name, False],
             meter.moved[node.name, True],
             kept[node.name],
-            sum(p.numel() for p in _new(_read(graph, node), counted)),
+            sum(p.numel() for p in _weights(graph, node) if not _seen(p, counted)),
         )
         for node in graph
         if node.op not in ("placeholder", "output")
@@ -157,13 +162,14 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
 
 def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) -> Memory:
     """What is held at the peak, each piece of memory under one head."""
-    given = {storage_of(t): t for t in _resident(graph)}
     sizes = Counter[str]()
-    for value in given.values():
-        head = "buffers"
-        if isinstance(value, nn.Parameter):
-            head = "trained" if value.requires_grad else "frozen"
+    resident = {storage_of(t): t for t in _resident(graph)}
+    weights = {storage_of(t) for node in graph for t in _weights(graph, node)}
+    for storage, value in resident.items():
+        head = "frozen" if isinstance(value, nn.Parameter) or storage in weights else "buffers"
+        head = "trained" if value.requires_grad else head
         sizes[head] += value.untyped_storage().nbytes()
+    sizes["packed"] = _packed(graph)
     sizes["batch"] = sum(bytes_of(value) for value in batch.values())
     heads = {id(held): "outputs" for held in step.handed_out}
     heads |= {id(held): "kept" for held in step.kept}
@@ -217,9 +223,26 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
         )
 
 
-def _new(tensors: Iterable[Tensor], counted: set[int]) -> Iterator[nn.Parameter]:
-    """The parameters among ``tensors`` that are not in ``counted`` yet, and now are."""
-    for value in tensors:
-        if isinstance(value, nn.Parameter) and id(value) not in counted:
-            counted.add(id(value))
-            yield value
+def _weights(graph: DistillGraph, node: fx.Node) -> Iterator[Tensor]:
+    """What a node reads that is, or was before passes rewrote it, a parameter."""
+    made = str(node.target).startswith("frozen.")
+    return (t for t in _read(graph, node) if made or isinstance(t, nn.Parameter))
+
+
+def _seen(value: Tensor, before: set[int]) -> bool:
+    """Whether the memory of a tensor is in ``before``; it is from then on."""
+    storage = storage_of(value)
+    known = storage in before
+    before.add(storage)
+    return known
+
+
+def _packed(graph: DistillGraph) -> int:
+    """Bytes of the weights that are packed once the step has run, which is done on a CPU only."""
+    library: Any = torch.backends.mkldnn
+    if not (library.is_available() and library.enabled):
+        return 0
+    calls = graph.graph.find_nodes(op="call_module")
+    modules = {graph.root.get_submodule(str(node.target)) for node in calls}
+    weights = (m.weight for m in modules if isinstance(m, FusedConv2d))
+    return sum(bytes_of(w) for w in weights if w.device.type == "cpu" and w.dtype == torch.float32)

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import fx, nn
 
-from kdgraph.graph import owner_of, role_of, shape_of
+from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.example import letter_sizes
 from kdgraph.graph.ops import tap
 from kdgraph.graph.printer import target_name
 from kdgraph.runtime.report import Report
 from kdgraph.spec.entry import LossEntry
+from kdgraph.visual.costs import costs
 from kdgraph.visual.lock import lock
 from kdgraph.visual.words import adapters, lettered, named_shape, number_words
 
@@ -23,13 +24,16 @@ VERSION = 1
 _LIBRARIES = ("kdgraph", "torch", "torchvision", "timm", "transformers")
 
 
-def manifest(report: Report) -> dict[str, Any]:
+def manifest(report: Report, *, cost: bool = True, batch: int | None = None) -> dict[str, Any]:
     """The facts that ``explain`` prints and ``manifest.json`` keeps.
 
     Sizes are in elements, times in seconds. Shapes are those of an example batch whose free
     sizes stand in ``example_sizes``; the first size of a batch entry is given by its letter.
+    With ``cost`` it says, under that key and of each node, what a step of ``batch`` rows costs.
     """
     spec = report.spec
+    cost_facts = costs(report, batch) if cost else {}
+    cost_of = cost_facts.pop("nodes", {})
     return {
         "kdgraph_manifest": VERSION,
         "name": spec.name,
@@ -51,7 +55,12 @@ def manifest(report: Report) -> dict[str, Any]:
             }
             for r in report.records
         ],
-        "nodes": [_node(n, report) for n in report.graph if n.op != "output"],
+        **({"cost": cost_facts} if cost else {}),
+        "nodes": [
+            {**_node(n, report), **({"cost": cost_of[n.name]} if n.name in cost_of else {})}
+            for n in report.graph
+            if n.op != "output"
+        ],
         "seconds": {
             "total": round(report.seconds, 3),
             "captures": {n: round(c.seconds, 3) for n, c in report.captures.items()},
@@ -87,7 +96,7 @@ def _model(report: Report, name: str) -> dict[str, Any]:
         "capture": captured.rung,
         "declined": [{"rung": rung, "reason": reason} for rung, reason in captured.declined],
         "parameters": _size(report.graph.root.get_submodule(f"models.{name}")),
-        "parameters_used": _used(report, f"models.{name}"),
+        "parameters_used": _used(_pruned(report), f"models.{name}"),
     }
 
 
@@ -102,7 +111,7 @@ def _links(report: Report) -> dict[str, Any]:
             "student": report.spec.links[name].student,
             "teacher": report.spec.links[name].teacher,
             "adapter": adapter.describe(),
-            "parameters": _used(report, f"adapters.{name}"),
+            "parameters": _used(report.graph, f"adapters.{name}"),
         }
         for name, adapter in adapters(report).items()
     }
@@ -138,17 +147,23 @@ def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _used(report: Report, path: str) -> int:
+def _pruned(report: Report) -> DistillGraph:
+    """The graph without what no loss needs, where models still read parameters of their own."""
+    stages = {r.name: r.after for r in report.records}
+    return stages.get("prune", stages["attach_losses"])
+
+
+def _used(graph: DistillGraph, path: str) -> int:
     """Elements of the parameters below ``path`` that the graph reads."""
     found: dict[int, int] = {}
-    for node in report.graph:
+    for node in graph:
         target = str(node.target)
         if node.op == "call_module" and f"{target}.".startswith(f"{path}."):
-            module = report.graph.root.get_submodule(target)
+            module = graph.root.get_submodule(target)
             found.update((id(p), p.numel()) for p in module.parameters())
         elif node.op == "get_attr" and target.startswith(f"{path}."):
             parent, _, name = target.rpartition(".")
-            value = getattr(report.graph.root.get_submodule(parent), name)
+            value = getattr(graph.root.get_submodule(parent), name)
             if isinstance(value, nn.Parameter):
                 found[id(value)] = value.numel()
     return sum(found.values())

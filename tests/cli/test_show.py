@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
+import pytest
 import yaml
 from click.testing import Result
+
+from kdgraph.cli._costs import flops, size
 
 Run = Callable[..., Result]
 
@@ -24,6 +27,76 @@ def test_explain_as_json_is_the_manifest(run: Run, spec: Path) -> None:
     facts = json.loads(run("explain", spec, "--format", "json").stdout)
     assert facts["kdgraph_manifest"] == 1
     assert facts["models"]["teacher"]["capture"] == "fx"
+
+
+def test_explain_says_what_a_step_costs(run: Run, spec: Path) -> None:
+    text = run("explain", spec, "--batch", "32").stdout
+    for words in (
+        "cost of a step, batch of 32 (--batch)",
+        "memory at the peak of a step",
+        "what the optional passes save",
+        "losses.soft",
+        "peak memory",
+    ):
+        assert words in text
+    facts = json.loads(run("explain", spec, "--batch", "32", "--format", "json").stdout)
+    assert facts["cost"]["batch"] == 32
+    assert run("explain", spec, "--batch", "0").exit_code == 2
+
+
+def test_explain_of_a_model_whose_cost_is_not_known(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "asks_for_values.py").write_text(ASKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "kd.yaml"
+    path.write_text(ASKS_SPEC)
+    result = run("explain", path, "--trust", "asks_for_values")
+    assert result.exit_code == 0, result.stderr
+    assert "cost not known: %" in result.stdout
+    assert "cost of a step" not in result.stdout
+
+
+ASKS = """
+from torch import nn
+
+
+class Asks(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (2 if x.sum() > 0 else 1)
+
+
+def net():
+    return Asks(4, 3)
+"""
+
+ASKS_SPEC = """
+kdgraph: 1
+name: asks
+batch: {x: {shape: [B, 4]}}
+models:
+  teacher: {source: "python/asks_for_values:net", taps: {out: output}}
+  student: {source: "python/asks_for_values:net", taps: {out: output}}
+losses:
+  hint: {use: hint, student: student.out, teacher: teacher.out}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, ""), (1, "1 B"), (999, "999 B"), (1000, "0.98 KiB"), (1536, "1.50 KiB"),
+     (102_350, "100 KiB"), (5 * 2**30, "5.00 GiB")],
+)  # fmt: skip
+def test_sizes(number: int, shown: str) -> None:
+    assert size(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, ""), (12, "12"), (9_996, "10.0 k"), (82_600_000, "82.6 M"), (1_234_000_000, "1.23 G")],
+)
+def test_operations(number: int, shown: str) -> None:
+    assert flops(number) == shown
 
 
 def test_draw_by_suffix(run: Run, spec: Path, tmp_path: Path) -> None:
