@@ -10,10 +10,9 @@ classes in the place of D or C. Channels-last maps are turned by ``tokens_to_map
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
-
-from pydantic import PrivateAttr
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from kdgraph.spec.entry import LossEntry, Ref
 from kdgraph.spec.shapes import (
@@ -30,6 +29,8 @@ from kdgraph.spec.shapes import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from kdgraph.losses._closed import Logits
+
 VECTORS, TOKENS, MAPS = (2,), (3,), (4, 5)
 
 
@@ -37,12 +38,30 @@ class Work(NamedTuple):
     """What one way to compute a loss takes, forward and backward, for a whole batch.
 
     Attributes:
-        flops: floating-point operations.
-        numbers: size of the largest tensor made on the way, in elements.
+        flops: floating-point operations of its matrix products.
+        numbers: size of the largest tensor made on the way, in float32 elements.
+        moved: elements read and written, all operations together.
     """
 
     flops: int
     numbers: int
+    moved: int = 0
+
+    @property
+    def time(self) -> float:
+        """What forms are compared by: the time it takes, in units of one operation.
+
+        A number moved weighs 16 operations. So much was fitted to losses timed on one core of a
+        CPU; a GPU with 60 TFLOP/s in float32 and 4.8 TB/s would have 50.
+        """
+        return self.flops + 16 * self.moved
+
+    def __add__(self, other: object) -> Work:
+        """One after the other; what is largest in one is no larger in both."""
+        if not isinstance(other, Work):
+            return NotImplemented
+        largest = max(self.numbers, other.numbers)
+        return Work(self.flops + other.flops, largest, self.moved + other.moved)
 
 
 class Loss(LossEntry):
@@ -52,7 +71,7 @@ class Loss(LossEntry):
     ``Any`` here so that each loss can name its own tensors, by keyword.
     """
 
-    _form: str = PrivateAttr("plain")
+    _form: ClassVar[str] = "plain"
 
     def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""
@@ -87,11 +106,49 @@ class Loss(LossEntry):
         """
         return {}
 
+    def why_plain(self, *_: Any, **shapes: Any) -> str | None:
+        """Why there is no other form at these shapes, for a loss where one might be expected."""
+        return None
+
     def in_form(self, form: str) -> Self:
         """The same loss, computed another way."""
         other = self.model_copy()
-        other._form = form
+        # no private attribute of pydantic, which torch.compile cannot read
+        other.__dict__["_form"] = form
         return other
+
+    def closed_form(
+        self, *_: Any, student: Logits, **inputs: Any
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """The value and its gradient, from softmaxes that edges over the same logits share.
+
+        Only for losses over logits; a loss may well have none. ``student`` and ``teacher`` arrive
+        as ``Logits`` (in ``_closed.py``): ``student.at(tau)`` gives the logarithm and the
+        probabilities at a temperature, [N, K] with one row per sample, token or pixel. All else
+        arrives as for ``forward``, without ``mask`` and ``row_weight``.
+
+        Returns:
+            The value, 0-dim, or [N] for a ``RowLoss``; and a function that is given the gradient
+            of that value, in its shape, and adds what follows for the student by ``student.add``
+            or ``student.at(tau).add``. It must not hold the value itself, nor change what is
+            shared. It runs after ``forward``, so it may not read steered tensors any more.
+
+        Infinite and undefined logits need no care as long as the value is then infinite or nan,
+        for the loss is then computed by ``forward``.
+        """
+        raise NotImplementedError  # has_closed_form says so
+
+    @classmethod
+    def has_closed_form(cls) -> bool:
+        """Whether ``closed_form`` is defined, and no subclass has changed the loss since."""
+        mro = cls.__mro__
+        first = {
+            name: next(i for i, c in enumerate(mro) if name in vars(c))
+            for name in ("closed_form", "forward", "rows")
+            if hasattr(cls, name)
+        }
+        at = first.pop("closed_form")
+        return mro[at] is not Loss and at <= min(first.values())
 
     def module(self, **shapes: Shape) -> nn.Module:
         """The module that sits in the graph, for tensors of these shapes."""
@@ -129,7 +186,17 @@ class RowLoss(Loss):
         self, *, mask: Tensor | None = None, row_weight: Tensor | None = None, **inputs: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The value; with ``row_weight`` [B] the pair of the plain and the weighted value."""
-        rows = self.rows(**inputs)
+        return self.reduced(self.rows(**inputs), mask=mask, row_weight=row_weight, **inputs)
+
+    def reduced(
+        self,
+        rows: Tensor,
+        *,
+        mask: Tensor | None = None,
+        row_weight: Tensor | None = None,
+        **inputs: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What ``forward`` makes of the rows."""
         keep, share = self.counted(**inputs), self.share(**inputs)
         if mask is not None:
             mask = over_rows(mask, rows)

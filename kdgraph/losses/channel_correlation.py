@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.losses._math import by_channel, unit
-from kdgraph.losses.base import MAPS, TOKENS, RowLoss, check_mask, same_features
+from kdgraph.losses.base import MAPS, TOKENS, RowLoss, Work, check_mask, same_features
+from kdgraph.losses.spatial_correlation import sizes
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
 
@@ -25,6 +26,9 @@ class ChannelCorrelation(RowLoss):
     alone, and so is C times as large (torchdistill's ChSimLoss divides by C * B); ``cosine``
     normalises the channels before the product in place of the rows after it,
     ``||N(F_s) N(F_s)^T - N(F_t) N(F_t)^T||_F**2 / C**2``, and so ignores how strong a channel is.
+
+    Forms: for ``cosine``, ``delta_sigma`` makes [N, N] products in the place of [C, C] matrices;
+    it needs equal numbers of pixels or tokens.
     """
 
     use: Literal["channel_correlation"] = "channel_correlation"
@@ -37,6 +41,11 @@ class ChannelCorrelation(RowLoss):
         check_mask(mask, student[:1])
 
     def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
+        if self._form == "delta_sigma":
+            from kdgraph.losses._gram import gram_gap
+
+            s, t = by_channel(student), by_channel(teacher)
+            return gram_gap(s, t, across=True) / s.shape[1] ** 2
         square = (self._correlations(student) - self._correlations(teacher)).square()
         return square.sum(2).mean(1) if self.variant == "code" else square.mean((1, 2))
 
@@ -47,3 +56,19 @@ class ChannelCorrelation(RowLoss):
             channels = unit(channels, 2)
             return channels @ channels.mT
         return unit(channels @ channels.mT, 2)
+
+    def forms(self, *, student: Shape, teacher: Shape, **_: Shape) -> dict[str, Work]:
+        from kdgraph.losses._gram import gram_work
+
+        C, N = sizes(student)
+        if self.variant != "cosine" or sizes(teacher)[1] != N:
+            return {}
+        across = gram_work(student[0], C, N, across=True)
+        return {"plain": gram_work(student[0], C, N), "delta_sigma": across}
+
+    def why_plain(self, *, student: Shape, teacher: Shape, **_: Shape) -> str | None:
+        if self.variant != "cosine":
+            return "its rows are normalised after the product, which has no cheaper side then"
+        if sizes(student)[1] != sizes(teacher)[1]:
+            return "the numbers of positions differ, so only channels can be compared"
+        return None
