@@ -29,8 +29,6 @@ from kdgraph.spec.shapes import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdgraph.losses._closed import Logits
-
 VECTORS, TOKENS, MAPS = (2,), (3,), (4, 5)
 
 
@@ -117,26 +115,24 @@ class Loss(LossEntry):
         other.__dict__["_form"] = form
         return other
 
-    def closed_form(
-        self, *_: Any, student: Logits, **inputs: Any
-    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def closed_form(self, *_: Any, **inputs: Any) -> tuple[Tensor, Callable[[Tensor], None]]:
         """The value and its gradient, from softmaxes that edges over the same logits share.
 
-        Only for losses over logits; a loss may well have none. ``student`` and ``teacher`` arrive
-        as ``Logits`` (in ``_closed.py``): ``student.at(tau)`` gives the logarithm and the
-        probabilities at a temperature, [N, K] with one row per sample, token or pixel. All else
-        arrives as for ``forward``, without ``mask`` and ``row_weight``.
+        For losses over logits, and only where that is worth it. ``student`` and ``teacher``
+        arrive as ``Logits`` (see ``_closed.py``): ``student.at(tau)`` has the logarithm and the
+        probabilities at a temperature, [N, K] with one row per sample, token or pixel, which no
+        one may change. All else arrives as for ``forward``, less ``mask`` and ``row_weight``.
 
         Returns:
-            The value, 0-dim, or [N] for a ``RowLoss``; and a function that is given the gradient
-            of that value, in its shape, and adds what follows for the student by ``student.add``
-            or ``student.at(tau).add``. It must not hold the value itself, nor change what is
-            shared. It runs after ``forward``, so it may not read steered tensors any more.
+            The value, 0-dim, or [N] for a ``RowLoss``; and a function from the gradient of that
+            value, in its shape, that adds the student's by ``student.add`` or
+            ``student.at(tau).add``. By the time it is called, steered numbers may have moved and
+            probabilities are let go of: it holds what it needs, but never the value.
 
-        Infinite and undefined logits need no care as long as the value is then infinite or nan,
-        for the loss is then computed by ``forward``.
+        Infinite logits need no care where the value is then infinite or nan: ``forward`` is used
+        for them.
         """
-        raise NotImplementedError  # has_closed_form says so
+        raise NotImplementedError  # has_closed_form tells
 
     @classmethod
     def has_closed_form(cls) -> bool:

@@ -19,7 +19,11 @@ from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, rank, show
 from kdgraph.spec.types import Fraction, NonNegative
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from kdgraph.losses._closed import Logits
 
 
 @register_loss
@@ -79,6 +83,41 @@ class CrossEntropy(RowLoss):
         possible = log_q > -float("inf")
         even = cost.where(possible, 0).sum(dim) / possible.sum(dim)
         return (1 - self.smoothing) * hard + self.smoothing * even
+
+    def closed_form(
+        self, *, student: Logits, target: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        q = student.at(1.0)
+        prob = q.prob
+        soft = target.dim() == len(student.shape) + 1
+        if not soft and self.smoothing == 0 and self.class_weights is None:
+            label = self._classes(target).reshape(-1, 1)
+
+            def pull(grad: Tensor) -> None:
+                q.add(prob, grad)
+                student.add_at(label, -grad)
+
+            return -q.log.gather(1, label).squeeze(1), pull
+        share = self._shares(student, target, soft)
+        whole = share.sum(1)
+
+        def pull_all(grad: Tensor) -> None:
+            q.add(prob, grad * whole)
+            q.add(share, -grad)
+
+        return -(share * q.log).sum(1), pull_all
+
+    def _shares(self, student: Logits, target: Tensor, soft: bool) -> Tensor:
+        """How much the logarithm of each probability counts, [N, K]."""
+        if soft:
+            share = student.in_rows(target.to(student.z.dtype)) * (1 - self.smoothing)
+        else:
+            label = self._classes(target).reshape(-1, 1)
+            share = student.z.new_zeros(student.z.shape).scatter_(1, label, 1 - self.smoothing)
+        share = share + self.smoothing / student.z.shape[1]
+        if self.class_weights is None:
+            return share
+        return share * student.z.new_tensor(self.class_weights)
 
     def counted(self, *, student: Tensor, target: Tensor) -> Tensor | None:
         return None if target.dim() == student.dim() else target != self.ignore_index

@@ -14,7 +14,11 @@ from kdgraph.spec.steer import Tau
 from kdgraph.spec.types import NonNegative
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from kdgraph.losses._closed import Logits
 
 
 @register_loss
@@ -49,8 +53,30 @@ class DIST(Loss):
         q, p = _probabilities(student), _probabilities(teacher)
         inter = (1 - pearson(q, p, 1)).mean()
         intra = (1 - pearson(q, p, 0)).mean()
-        factor = tau**2 if isinstance(tau, int | float) else tau.square().mean()
-        return factor * (self.inter * inter + self.intra * intra)
+        return _factor(tau) * (self.inter * inter + self.intra * intra)
+
+    def closed_form(
+        self, *, student: Logits, teacher: Logits, tau: Tensor | float
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        from kdgraph.losses._correlation import correlations, gradient
+
+        view, factor = student.at(tau), _factor(tau)
+        q, p = view.prob, teacher.at(tau).prob
+        weights = {1: self.inter, 0: self.intra}
+        found = correlations(q, p, [dim for dim, w in weights.items() if w])
+
+        def pull(grad: Tensor) -> None:
+            of = [(r, -weights[r.dim] / r.value.numel()) for r in found]
+            view.add_prob(q, gradient(q, p, of), grad * factor)
+
+        value = q.new_zeros(())
+        for r in found:
+            value = value + weights[r.dim] * (1 - r.value).mean()
+        return value * factor, pull
+
+
+def _factor(tau: Tensor | float) -> Tensor | float:
+    return tau**2 if isinstance(tau, int | float) else tau.square().mean()
 
 
 def _probabilities(logs: Tensor) -> Tensor:

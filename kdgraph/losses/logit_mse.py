@@ -9,7 +9,11 @@ from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from kdgraph.losses._closed import Logits
 
 
 @register_loss
@@ -37,3 +41,10 @@ class LogitMSE(RowLoss):
         possible = (student != -float("inf")) & (teacher != -float("inf"))
         square = (student - teacher).where(possible, 0).square().sum(dim)
         return square / possible.sum(dim).clamp_min(1) if self.reduction == "mean" else square
+
+    def closed_form(
+        self, *, student: Logits, teacher: Logits
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        gap = student.z - teacher.z
+        share = 1 / student.z.shape[1] if self.reduction == "mean" else 1.0
+        return gap.square().sum(1) * share, lambda grad: student.add(gap, grad * (2 * share))

@@ -17,7 +17,11 @@ from kdgraph.spec.shapes import Shape, class_dim
 from kdgraph.spec.steer import Tau
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from kdgraph.losses._closed import Logits
 
 
 @register_loss
@@ -63,3 +67,17 @@ class ReverseKL(RowLoss):
         log_p = (teacher / t).log_softmax(dim)
         kl = divergence(log_q, log_p).sum(dim)
         return kl * per_sample(tau, kl) ** 2 if self.scale else kl
+
+    def closed_form(
+        self,
+        *,
+        student: Logits,
+        teacher: Logits,
+        tau: Tensor | float,
+        tau_student: Tensor | float | None = None,
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        q, p = student.at(tau if tau_student is None else tau_student), teacher.at(tau)
+        factor = student.by_row(tau) ** 2 if self.scale else 1.0
+        prob, gap = q.prob, q.log - p.log
+        kl = (gap * prob).sub_(prob).add_(p.prob).sum(1)  # as in divergence
+        return kl * factor, lambda grad: q.add_prob(prob, gap, grad * factor)

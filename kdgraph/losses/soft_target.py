@@ -19,7 +19,11 @@ from kdgraph.spec.shapes import Shape, class_dim
 from kdgraph.spec.steer import Tau
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from kdgraph.losses._closed import Logits
 
 
 @register_loss
@@ -64,7 +68,22 @@ class SoftTarget(RowLoss):
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float, **_: Any) -> Tensor:
         dim = class_dim(tuple(student.shape))
         kl = divergence(teacher, student).sum(dim)
-        factor = per_sample(tau, kl) ** 2 if self.scale else 1.0
-        if self.reduction == "element":
-            factor = factor / student.shape[dim]
-        return kl * factor
+        return kl * self._factor(per_sample(tau, kl), student.shape[dim])
+
+    def _factor(self, tau: Tensor | float, classes: int) -> Tensor | float:
+        factor = tau**2 if self.scale else 1.0
+        return factor / classes if self.reduction == "element" else factor
+
+    def closed_form(
+        self,
+        *,
+        student: Logits,
+        teacher: Logits,
+        tau: Tensor | float,
+        tau_student: Tensor | float | None = None,
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        q, p = student.at(tau if tau_student is None else tau_student), teacher.at(tau)
+        factor = self._factor(student.by_row(tau), student.z.shape[1])
+        rise = q.prob - p.prob
+        kl = (p.log - q.log).mul_(p.prob).add_(rise).sum(1)  # as in divergence
+        return kl * factor, lambda grad: q.add(rise, grad * factor)

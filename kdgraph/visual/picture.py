@@ -182,6 +182,8 @@ class _Fold:
             return (entry_words(self.spec.losses[name]), f"weight {weight}")
         if part == "signals":
             return (entry_words(self.spec.signals[name]), self._shape(node))
+        if part == "fused":
+            return ("losses, together",)
         source = node.all_input_nodes[0]
         return (self.adapters[name].describe(), f"{self._shape(source)} to {self._shape(node)}")
 

@@ -143,6 +143,8 @@ def _heading(owner: str, report: Report) -> str:
         return f"{owner}: {words}"
     if part == "signals":
         return f"{owner}: {entry_words(spec.signals[name])}"
+    if part == "fused":
+        return f"{owner}: the losses over it, computed together"
     if part == "adapters":
         return f"{owner}: {adapters(report)[name].describe()}"
     return f"{owner}: {total_words(spec)}"
