@@ -1,0 +1,1 @@
+"""What ``benchmarks/vs_torchdistill.py`` is made of."""
