@@ -118,6 +118,7 @@ def _settle(graph: fx.Graph, seen: Observed) -> None:
         if private or (written <= state and not _writes_on_purpose(node)):
             continue
         node.meta["kd_mutates"] = True
+        node.meta["kd_state"] = written <= state
         last.update(dict.fromkeys(written, order[node]))
     body = next(n for n in graph.nodes if n.op != "placeholder")
     for node in list(graph.nodes):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from kdgraph.capture.observe import RawCapture
@@ -60,8 +61,12 @@ def _port_class(base: Any) -> Any:
     return type(base.__name__, (base,), members)
 
 
+class _Enough(BaseException):
+    """Every tap has been read. Not an ``Exception``: a model may catch those."""
+
+
 class PortModel(nn.Module):
-    """The whole of a model, with the tapped values as its result.
+    """The whole of a model, or all of it up to its last tap, with the tapped values as its result.
 
     It owns no parameters: those belong to the original, which it follows in device, dtype,
     mode and weights. Calling it is calling the original.
@@ -71,8 +76,12 @@ class PortModel(nn.Module):
         names: argument names of its forward, in the order of the call.
         taps: tap name to tap; the result is a tuple in this order.
         copied: names of the taps whose value is changed in place later in the forward.
+        stops: break the forward off once every tap has been read.
+        unused: submodules of the original that never run, so that they are not moved.
     """
 
+    original: nn.Module
+    unused: frozenset[nn.Module]
     _root: nn.Module
     _pairs: list[tuple[nn.Module, nn.Module]]
     _recorder: Recorder
@@ -83,14 +92,17 @@ class PortModel(nn.Module):
         names: Collection[str],
         taps: Mapping[str, TapPath],
         copied: Collection[str] = (),
+        *,
+        stops: bool = False,
+        unused: Collection[nn.Module] = (),
     ) -> None:
         super().__init__()
         tapped = {module.get_submodule(tap.path) for tap in taps.values()}
         pairs = shadow(module, tapped)
         root = pairs[module]
         self._values: dict[str, Tensor] = {}
-        self._copied = frozenset(copied)
-        self._names, self._taps = tuple(names), {name: tap.text for name, tap in taps.items()}
+        self.names, self.taps, self.stops = tuple(names), dict(taps), stops
+        self.copied = frozenset(copied)
         self._positional = positional_names(module, names)
         recorder = Recorder(root, taps, self._keep)
         for original in tapped:
@@ -99,10 +111,14 @@ class PortModel(nn.Module):
             )
             make_port(pairs[original], recorder, original if whole else None)
         # Not registered: the caller owns the original, and this must not own it twice.
-        vars(self).update(_pairs=list(pairs.items()), _root=root, _recorder=recorder)
+        vars(self).update(original=module, unused=frozenset(unused), _root=root, _recorder=recorder)
+        vars(self)["_pairs"] = list(pairs.items())
 
     def _keep(self, name: str, value: Tensor) -> None:
-        self._values[name] = value.clone() if name in self._copied else value
+        last = self.stops and len(self._values) + 1 == len(self.taps)
+        self._values[name] = value.clone() if name in self.copied and not last else value
+        if last:
+            raise _Enough
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Runs the model on its inputs, in the order of ``names``; gives the tapped values."""
@@ -111,14 +127,64 @@ class PortModel(nn.Module):
         self._values.clear()
         self._recorder.restart()
         self._recorder.active = True  # but not while checkpointing runs a part again
-        call_module(self._root, dict(zip(self._names, values, strict=True)), self._positional)
+        if self.stops:
+            self._run_until_enough(values)
+        else:
+            self._run(values)
         self._recorder.active = False
-        for name, text in self._taps.items():
+        for name, tap in self.taps.items():
             if name not in self._values:  # layer drop, for one, leaves layers out at random
-                raise RuntimeError(f"tap {text!r} was not reached in this forward")
-        found = tuple(self._values[name] for name in self._taps)
+                raise RuntimeError(f"tap {tap.text!r} was not reached in this forward")
+        found = tuple(self._values[name] for name in self.taps)
         self._values.clear()
         return found
+
+    def _run(self, values: tuple[Tensor, ...]) -> None:
+        call_module(self._root, dict(zip(self.names, values, strict=True)), self._positional)
+
+    def _run_until_enough(self, values: tuple[Tensor, ...]) -> None:
+        # The code that is broken off cannot put back the gradient mode, should it have set one.
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            try:  # noqa: SIM105 - torch.compile follows this, not contextlib
+                self._run(values)
+            except _Enough:
+                pass
+
+    def running(self) -> Iterator[tuple[str, nn.Module]]:
+        """What runs in the place of the original and its submodules, by path."""
+        yield from self._root.named_modules(remove_duplicate=False)
+
+    def copies(self) -> Iterator[nn.Module]:
+        """Those of them that are copies: the modules on the way to a tap."""
+        yield from (copy for _, copy in self._pairs)
+
+    def needed(self) -> Iterator[nn.Module]:
+        """The modules of the original that hold what runs, each without its submodules."""
+        yield from _without(self.original, self.unused)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PortModel:
+        """Moves and casts the original along, save for what never runs."""
+        _move(self.original, fn, self.unused)
+        return self
+
+
+def _without(module: nn.Module, unused: Collection[nn.Module]) -> Iterator[nn.Module]:
+    if module not in unused:
+        yield module
+        for child in module.children():
+            yield from _without(child, unused)
+
+
+def _move(module: nn.Module, fn: Callable[[Tensor], Tensor], unused: Collection[nn.Module]) -> None:
+    if module in unused:
+        return
+    move: Any = module._apply
+    if not any(part in unused for part in module.modules()):
+        move(fn)
+        return
+    for child in module.children():
+        _move(child, fn, unused)
+    move(fn, recurse=False)
 
 
 def ports(
