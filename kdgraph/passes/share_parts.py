@@ -28,7 +28,7 @@ class _Use:
     make: partial[Any]
 
 
-@register_pass("share_parts", after="merge")
+@register_pass("share_parts", after="fuse_losses")
 def run(graph: DistillGraph, context: Context) -> DistillGraph:
     """``soft(z, t); dist(z, u)`` -> ``p = log_probabilities(z); soft(p, t); dist(p, u)``.
 
