@@ -64,4 +64,6 @@ def test_no_pass_changes_a_number(path: Path, without: str) -> None:
     names = PASSES.names() if without == "all" else [without]
     other = kdgraph.compile(spec, models=frozen, without=names)
     other.load_state_dict(state)
-    torch.testing.assert_close(results(other, batch), plain, rtol=1e-5, atol=1e-7)
+    # a folded batch norm is rounded once where it was rounded at every step
+    near, tiny = (1e-4, 1e-6) if without in ("freeze", "all") else (1e-5, 1e-7)
+    torch.testing.assert_close(results(other, batch), plain, rtol=near, atol=tiny)

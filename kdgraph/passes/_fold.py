@@ -66,9 +66,9 @@ _CONVS: dict[str, type[nn.Module]] = {
     "conv_transpose3d": nn.ConvTranspose3d,
 }
 _KINDS = {kind.forward: kind for kind in (*_CONVS.values(), nn.Linear)}  # type: ignore[attr-defined]
-# also scale with their weight and bias, although forward is their own
-_LIKE_CONV = ("Conv2dSame",)
-_LIKE_NORM = ("FrozenBatchNorm2d",)
+# classes with a forward of their own that are a convolution or a batch norm all the same
+LIKE_CONV = ("Conv2dSame",)
+LIKE_NORM = ("FrozenBatchNorm2d",)
 _FORWARD = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _BACK = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -78,7 +78,7 @@ _ATEN_NORM = ("input", "weight", "bias", "running_mean", "running_var", "trainin
 def layer_of(model: FrozenModel, node: fx.Node) -> Layer | None:
     """The layer that a node of the model calls, or None."""
     if module := model.module(node):
-        known = type(module).forward in _KINDS or type(module).__name__ in _LIKE_CONV
+        known = type(module).forward in _KINDS or type(module).__name__ in LIKE_CONV
         if not known or not _bare(module) or len(node.args) != 1 or node.kwargs:
             return None
         own: Any = module
@@ -132,7 +132,7 @@ def norm_of(model: FrozenModel, node: fx.Node) -> Norm | None:
     """The batch norm that a node of the model calls, where its numbers stand still."""
     if module := model.module(node):
         own = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-        known = own or type(module).__name__ in _LIKE_NORM
+        known = own or type(module).__name__ in LIKE_NORM
         if not known or not _bare(module) or (own and module.training):
             return None
         tensors = {k: getattr(module, k) for k in _NORM[1:5]}

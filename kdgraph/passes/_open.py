@@ -20,6 +20,7 @@ from kdgraph.capture.record import Declined, one_line
 from kdgraph.capture.twin import fake_like
 from kdgraph.capture.world import quiet
 from kdgraph.graph.example import example_batch
+from kdgraph.passes._fold import LIKE_CONV, LIKE_NORM
 from kdgraph.passes._frozen import FrozenModel
 
 _GAIN = (nn.modules.batchnorm._NormBase, nn.modules.conv._ConvNd)
@@ -61,9 +62,11 @@ def opens(module: nn.Module) -> bool:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is one of torch's own, to be understood by its type."""
-    own = type(module).__module__.startswith(("torch.nn", "torch.ao", "kdgraph."))
-    return hasattr(module, "parametrizations") or (own and not isinstance(module, nn.Sequential))
+    """Whether a module is to be understood by its type, as torch's own are."""
+    kind = type(module)
+    own = kind.__module__.startswith(("torch.nn", "torch.ao", "kdgraph."))
+    known = kind.__name__ in (*LIKE_CONV, *LIKE_NORM) or hasattr(module, "parametrizations")
+    return known or (own and not isinstance(module, nn.Sequential))
 
 
 def _has_table(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kdgraph.capture.record import one_line
 from kdgraph.graph import DistillGraph
+from kdgraph.graph.conv import FusedConv2d
 from kdgraph.passes._constants import fold_constants
 from kdgraph.passes._fold import layer_of, norm_of
 from kdgraph.passes._frozen import FrozenModel
@@ -119,7 +120,8 @@ def _tell_norms(model: FrozenModel) -> None:
         module, path = model.module(node), str(node.meta.get("kd_path", ""))
         if norm_of(model, node) is not None:
             before = node.all_input_nodes[0]
-            if layer_of(model, before) is None:
+            fused = isinstance(model.module(before), FusedConv2d)
+            if not fused and layer_of(model, before) is None:
                 reason = "no convolution or linear layer stands right before this batch norm"
             elif len(before.users) > 1:
                 reason = "what this batch norm reads is read elsewhere too"
