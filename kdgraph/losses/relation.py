@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.losses._math import unit
-from kdgraph.losses.base import Loss, same_samples
+from kdgraph.losses.base import Loss, Work, same_samples
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
 from kdgraph.spec.types import NonNegative
@@ -28,6 +29,10 @@ class Relation(Loss):
     The default weights 1 and 2 are the paper's ratio; CRD's benchmark has 25 and 50. Squared
     distances are at least 1e-12; two samples that coincide have cosine 0 with every other, and
     no gradient. With B = 1 the value is 0.
+
+    Forms: ``gram`` takes both from inner products in float64, without differences or anything
+    else that grows with B**3 or B * B * D. Samples count as coinciding there when they are closer
+    than 3e-7 of their distance from the batch's mean, which float32 hardly tells from 0.
     """
 
     use: Literal["relation"] = "relation"
@@ -42,13 +47,30 @@ class Relation(Loss):
     def forward(self, *, student: Tensor, teacher: Tensor) -> Tensor:
         from torch.nn.functional import smooth_l1_loss
 
+        loss = student.new_zeros(())
+        if self._form == "gram" and student.device.type != "mps":  # which has no float64
+            from kdgraph.losses._pairs import Pairs, angle_gap
+
+            one, other = Pairs(student), Pairs(teacher)
+            if self.distance:
+                d_s, d_t = (_scaled(p.distances()).to(loss.dtype) for p in (one, other))
+                loss = loss + self.distance * smooth_l1_loss(d_s, d_t)
+            if self.angle:
+                loss = loss + self.angle * angle_gap(one, other)
+            return loss
         s, t = _differences(student), _differences(teacher)
-        loss = s.new_zeros(())
         if self.distance:
             loss = loss + self.distance * smooth_l1_loss(_distances(s), _distances(t))
         if self.angle:
             loss = loss + self.angle * smooth_l1_loss(_cosines(s), _cosines(t))
         return loss
+
+    def forms(self, *, student: Shape, teacher: Shape) -> dict[str, Work]:
+        from kdgraph.losses._pairs import gram_work, plain_work
+
+        sizes = student[0], math.prod(student[1:]), math.prod(teacher[1:])
+        angle = self.angle > 0
+        return {"plain": plain_work(*sizes, angle=angle), "gram": gram_work(*sizes, angle=angle)}
 
 
 def _differences(x: Tensor) -> Tensor:
@@ -58,8 +80,11 @@ def _differences(x: Tensor) -> Tensor:
 
 
 def _distances(difference: Tensor) -> Tensor:
+    return _scaled(difference.square().sum(2).clamp_min(1e-12).sqrt())
+
+
+def _scaled(distance: Tensor) -> Tensor:
     """[B, B], 0 on the diagonal and 1 on average elsewhere."""
-    distance = difference.square().sum(2).clamp_min(1e-12).sqrt()
     distance = distance.tril(-1) + distance.triu(1)
     pairs = (distance > 0).sum().clamp_min(1)
     mean = distance.sum() / pairs

@@ -26,7 +26,7 @@ class _Sizes(NamedTuple):
 
 @register_pass("rewrite_losses", after="prune")
 def run(graph: DistillGraph, context: Context) -> DistillGraph:
-    """``losses.spatial(...)`` becomes ``rewritten.spatial(...)``, the same value another way.
+    """``maps -> losses.csc`` (HW x HW) becomes ``maps -> rewritten.csc`` (C x C products).
 
     A loss offers the forms that its shapes allow, each with the operations and memory it takes;
     the one of the least estimated time (``Work.time``) is taken. Shapes are those of the graph,

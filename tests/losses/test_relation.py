@@ -82,3 +82,56 @@ def test_close_samples_far_from_the_origin_keep_their_digits(
     exact = value_of(loss_of(), student=student.double(), teacher=teacher.double())
     value = value_of(loss_of(), student=student, teacher=teacher)
     assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def both_forms(student: torch.Tensor, teacher: torch.Tensor, **keys: Any) -> list[list[Any]]:
+    """Value and gradient of the plain form and of ``gram``, in the precision of the student."""
+    results = []
+    for form in ("plain", "gram"):
+        loss, leaf = loss_of(**keys).in_form(form), student.clone().requires_grad_()
+        shapes = {"student": tuple(leaf.shape), "teacher": tuple(teacher.shape)}
+        value = loss.module(**shapes)(student=leaf, teacher=teacher)
+        results.append([value, *torch.autograd.grad(value, leaf)])
+    return results
+
+
+@pytest.mark.parametrize("keys", VARIANTS)
+def test_inner_products_give_the_same(keys: dict[str, Any]) -> None:
+    plain, gram = both_forms(torch.randn(7, 3, 2, 2), 3 * torch.randn(7, 5), **keys)
+    torch.testing.assert_close(gram, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_a_large_batch_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdgraph.losses._pairs._BLOCK", 200)
+    plain, gram = both_forms(torch.randn(11, 4), torch.randn(11, 6))  # one sample at a time
+    torch.testing.assert_close(gram, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_derivative_of_the_gram_form(value_of: Callable[..., Any]) -> None:
+    student = torch.randn(5, 4).double().requires_grad_()
+    teacher = torch.randn(5, 3).double()
+    loss = loss_of().in_form("gram")
+    assert torch.autograd.gradcheck(lambda s: value_of(loss, student=s, teacher=teacher), student)
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_close_samples_keep_their_digits_in_inner_products(gap: float, offset: float) -> None:
+    student, teacher = torch.randn(8, 32) + offset, torch.randn(8, 16)
+    student[1] = student[0] + gap * torch.randn(32)
+    exact = both_forms(student.double(), teacher.double())[0]
+    value, gradient = both_forms(student, teacher)[1]
+    assert value.item() == pytest.approx(exact[0].item(), rel=1e-5)
+    assert (gradient - exact[1]).abs().max() < 1e-5 * exact[1].abs().max()
+
+
+def test_samples_that_coincide_in_inner_products() -> None:
+    student, teacher = torch.randn(6, 500), torch.randn(6, 40)
+    student[2] = student[0]
+    teacher[5] = teacher[1]
+    for offset in (0.0, 1000.0):
+        plain, gram = both_forms(student + offset, teacher)
+        torch.testing.assert_close(gram[0], plain[0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(gram[1], plain[1], rtol=1e-4, atol=1e-7)
+    (_, gradient) = both_forms(torch.ones(3, 4), torch.randn(3, 4))[1]
+    assert not gradient.any()
