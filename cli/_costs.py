@@ -36,7 +36,7 @@ def _parts(cost: Mapping[str, Any]) -> Table:
     )  # fmt: skip
     whole = cost["total"]
     for part, sums in cost["owners"].items():
-        if part != "total":  # a few additions
+        if any(sums.values()) and part != "total":  # that one is a few additions
             found.add_row(part, *_row(sums, whole))
     found.add_section()
     found.add_row("[bold]step[/]", *_row(whole, whole))

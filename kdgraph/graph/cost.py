@@ -14,7 +14,7 @@ from kdgraph.graph.conv import FusedConv2d
 from kdgraph.graph.distill_graph import DistillGraph, Role, owner_of, role_of
 from kdgraph.graph.example import example_batch
 from kdgraph.graph.fake_step import CannotRun, FakeStep, fake_step, modules_below
-from kdgraph.graph.meter import Held, bytes_of, storage_of
+from kdgraph.graph.meter import Held, bytes_of, pieces, storage_of
 
 __all__ = ["CannotRun", "Cost", "Memory", "NodeCost", "cost"]
 
@@ -152,7 +152,7 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
             meter.moved[node.name, False],
             meter.moved[node.name, True],
             kept[node.name],
-            sum(p.numel() for p in _weights(graph, node) if not _seen(p, counted)),
+            sum(p.numel() for p in _weights(graph, node) if not _seen(id(p), counted)),
         )
         for node in graph
         if node.op not in ("placeholder", "output")
@@ -163,12 +163,14 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
 def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) -> Memory:
     """What is held at the peak, each piece of memory under one head."""
     sizes = Counter[str]()
-    resident = {storage_of(t): t for t in _resident(graph)}
-    weights = {storage_of(t) for node in graph for t in _weights(graph, node)}
-    for storage, value in resident.items():
-        head = "frozen" if isinstance(value, nn.Parameter) or storage in weights else "buffers"
-        head = "trained" if value.requires_grad else head
-        sizes[head] += value.untyped_storage().nbytes()
+    counted: set[int] = set()
+    weights = {id(t) for node in graph for t in _weights(graph, node)}
+    for value in _resident(graph):
+        head = "frozen" if isinstance(value, nn.Parameter) or id(value) in weights else "buffers"
+        for piece in pieces(value):
+            if not _seen(storage_of(piece), counted):
+                storage = piece.untyped_storage().nbytes()
+                sizes["trained" if value.requires_grad else head] += storage
     sizes["packed"] = _packed(graph)
     sizes["batch"] = sum(bytes_of(value) for value in batch.values())
     heads = {id(held): "outputs" for held in step.handed_out}
@@ -181,10 +183,10 @@ def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) ->
     return Memory(**{field.name: sizes[field.name] for field in fields(Memory)})
 
 
-def _fullest(pieces: Iterable[Held]) -> int:
-    """The time at which the pieces of memory that live are largest together."""
+def _fullest(made: Iterable[Held]) -> int:
+    """The time at which what lives is largest together."""
     changes: list[tuple[int, int]] = []
-    for held in pieces:
+    for held in made:
         changes.append((held.made, held.size))
         if held.freed is not None:
             changes.append((held.freed, -held.size))
@@ -229,11 +231,10 @@ def _weights(graph: DistillGraph, node: fx.Node) -> Iterator[Tensor]:
     return (t for t in _read(graph, node) if made or isinstance(t, nn.Parameter))
 
 
-def _seen(value: Tensor, before: set[int]) -> bool:
-    """Whether the memory of a tensor is in ``before``; it is from then on."""
-    storage = storage_of(value)
-    known = storage in before
-    before.add(storage)
+def _seen(number: int, before: set[int]) -> bool:
+    """Whether a number is in ``before``; it is from then on."""
+    known = number in before
+    before.add(number)
     return known
 
 

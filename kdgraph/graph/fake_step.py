@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from kdgraph.graph.distill_graph import DistillGraph
@@ -136,7 +137,10 @@ class _Working:
 
 
 def _fake(value: Tensor, mode: FakeTensorMode) -> Tensor:
-    """A fake with the form of ``value``, which may be on the meta device or fake itself."""
+    """A fake with the form of ``value``, which may be on the meta device, fake or quantised."""
+    wrapper: Any = value
+    if is_traceable_wrapper_subclass(wrapper):
+        return mode.from_tensor(value)
     device = torch.device("cpu") if value.is_meta else value.device
     with mode:
         fake = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=device)

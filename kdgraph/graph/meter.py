@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -67,7 +67,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.time = 0
         self._formulas = FlopCounterMode(display=False).flop_registry
         self._live: dict[int, tuple[weakref.ref[Any], Held] | None] = {
-            storage_of(t): None for t in given
+            storage_of(piece): None for value in given for piece in pieces(value)
         }
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,8 +82,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = self.node, self.backward
         if (formula := self._formulas.get(func._overloadpacket)) is not None:
             self.flops[key] += int(formula(*args, **kwargs, out_val=result))
-        read = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        read, made = _tensors((args, kwargs)), _tensors(result)
         if func._schema.is_mutable or {*map(storage_of, made)} - {*map(storage_of, read)}:
             self.moved[key] += sum(map(bytes_of, [*read, *made]))
         for value in made:
@@ -111,6 +110,20 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _tick(self) -> int:
         self.time += 1
         return self.time
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    leaves = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
+    return [piece for leaf in leaves for piece in pieces(leaf)]
+
+
+def pieces(value: Tensor) -> list[Tensor]:
+    """The tensors that hold the numbers of ``value``: itself, or what a quantised one wraps."""
+    wrapper: Any = value
+    if not is_traceable_wrapper_subclass(wrapper):
+        return [value]
+    names, _ = wrapper.__tensor_flatten__()
+    return [piece for name in names for piece in pieces(getattr(wrapper, name))]
 
 
 def storage_of(value: Tensor) -> int:

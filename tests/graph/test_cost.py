@@ -30,7 +30,7 @@ def convolutions() -> dict[str, Any]:
     return {
         "kdgraph": 1,
         "name": "convolutions",
-        "batch": {"image": {"shape": ["B", 3, 32, 32]}, "label": LABEL},
+        "batch": {"image": {"shape": ["B", 3, 48, 48]}, "label": LABEL},
         "models": {
             "teacher": {"source": "torchvision/resnet18", "args": args, "taps": taps},
             "student": {"source": "cifar/resnet8", "args": args, "taps": taps},
