@@ -84,6 +84,8 @@ class SoftTarget(RowLoss):
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         q, p = student.at(tau if tau_student is None else tau_student), teacher.at(tau)
         factor = self._factor(student.by_row(tau), student.z.shape[1])
+        kl = (p.log - q.log).mul_(p.prob).sub_(p.prob).add_(q.prob).sum(1)  # as in divergence
         rise = q.prob - p.prob
-        kl = (p.log - q.log).mul_(p.prob).add_(rise).sum(1)  # as in divergence
+        # adds up to 0, also where one class has all but what float32 can tell from 1
+        rise.addcmul_(q.prob, rise.sum(1, keepdim=True), value=-1)
         return kl * factor, lambda grad: q.add(rise, grad * factor)

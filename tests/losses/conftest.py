@@ -132,6 +132,7 @@ CASES: dict[str, Callable[[Case], bool]] = {
     ),
     "row_case": lambda case: isinstance(case.loss, RowLoss),
     "logit_case": lambda case: getattr(case.helper, "LOGITS", False),
+    "closed_case": lambda case: case.loss.has_closed_form(),
     "tempered_case": lambda case: "tau" in case.loss.steer_fields(),
 }
 
