@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdgraph.capture import Captured, capture
+from kdgraph.capture import Captured
+from kdgraph.capture.together import capture_together
 from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
 from kdgraph.graph.example import example_batch
-from kdgraph.models.load import build_model, build_skeleton
+from kdgraph.models.load import build_model, build_skeleton, is_pretrained
 from kdgraph.passes.base import Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
@@ -159,7 +160,12 @@ def _models(
     wrong: list[Diagnostic] = []
     for name in spec.models:
         try:
-            net = given[name] if name in given else _build(spec, name, trust, skeleton)
+            if name in given:
+                net = given[name]
+            elif same := _same_network(spec, name, nets.keys() - given.keys()):
+                net = nets[same]
+            else:
+                net = _build(spec, name, trust, skeleton)
         except KDGraphError as error:
             wrong += error.diagnostics
             continue
@@ -171,6 +177,22 @@ def _models(
         if not spec.is_trainable(name):
             net.requires_grad_(False)
     return nets
+
+
+def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
+    """A frozen model already built that has the same weights, by the words of the spec."""
+    model = spec.models[name]
+    if spec.is_trainable(name) or model.source is None:
+        return None
+    if model.weights is None and not is_pretrained(model.source, model.args):
+        return None  # each starts from weights of its own
+    told = ("source", "args", "weights", "precision")
+    for other in spec.models:
+        found = spec.models[other]
+        equal = all(getattr(found, key, None) == getattr(model, key, None) for key in told)
+        if other in built and equal and not spec.is_trainable(other):
+            return other
+    return None
 
 
 def _shared(spec: Spec, nets: Mapping[str, nn.Module]) -> list[Diagnostic]:
@@ -208,13 +230,34 @@ def _captures(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Captured]:
     captures: dict[str, Captured] = {}
     wrong: list[Diagnostic] = []
     for name, net in nets.items():
+        roles = _roles(spec, nets, name)
+        if roles[0] != name:
+            continue
+        taps = {role: spec.models[role].taps for role in roles}
         try:
             inputs, free = _inputs(spec, name, net)
-            captures[name] = capture(net, inputs, spec.models[name].taps, free=free)
+            captures |= capture_together(net, inputs, taps, free=free)
         except CaptureError as error:
-            wrong += [_located(d, spec, name) for d in error.diagnostics]
+            for found in error.diagnostics:
+                named = [
+                    r for r in roles if any(repr(p) in found.message for p in taps[r].values())
+                ]
+                wrong += [_located(found, spec, role) for role in named or [name]]
     _refuse(wrong)
-    return captures
+    return {name: captures[name] for name in nets}
+
+
+def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> list[str]:
+    """The models that are one frozen network on one input, ``name`` among them."""
+    if spec.is_trainable(name):
+        return [name]
+    return [
+        other
+        for other, net in nets.items()
+        if net is nets[name]
+        and not spec.is_trainable(other)
+        and spec.inputs(other) == spec.inputs(name)
+    ]
 
 
 def _inputs(

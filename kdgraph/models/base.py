@@ -42,6 +42,10 @@ class Source(ABC):
         """
         return self.build(name, args)
 
+    def pretrained(self, name: str, args: Mapping[str, Any]) -> bool:
+        """Whether `build` gives the same trained weights each time."""
+        return False
+
     @abstractmethod
     def names(self) -> list[str]:
         """Every name that can be listed; may import the library."""

@@ -67,6 +67,9 @@ class HuggingFaceSource(Source):
         module: nn.Module = auto.from_config(config, **rest)
         return module
 
+    def pretrained(self, name: str, args: Mapping[str, Any]) -> bool:
+        return not _is_type(name)
+
     def names(self) -> list[str]:
         return sorted(self.library("transformers").CONFIG_MAPPING.keys())
 

@@ -81,6 +81,12 @@ def build_skeleton(
             return _module(found.architecture(name, args, download=False))
 
 
+def is_pretrained(source: str, args: Mapping[str, Any]) -> bool:
+    """Whether a source gives the same trained weights each time that it builds."""
+    prefix, _, name = source.partition("/")
+    return prefix in SOURCES.names() and SOURCES.get(prefix).pretrained(name, args)
+
+
 def _find(source: str, trust: Collection[str]) -> tuple[Source, str]:
     prefix, slash, name = source.partition("/")
     if not slash or not name:

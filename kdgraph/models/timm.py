@@ -48,6 +48,9 @@ class TimmSource(Source):
         bare = {k: v for k, v in args.items() if k != "pretrained"}
         return self.build(name, bare)
 
+    def pretrained(self, name: str, args: Mapping[str, Any]) -> bool:
+        return bool(args.get("pretrained"))
+
     def names(self) -> list[str]:
         models: list[str] = self.library("timm").list_models()
         return models

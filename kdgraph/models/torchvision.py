@@ -46,6 +46,9 @@ class TorchvisionSource(Source):
         module: nn.Module = models.get_model(name, weights=None, **bare)
         return module
 
+    def pretrained(self, name: str, args: Mapping[str, Any]) -> bool:
+        return args.get("weights") is not None
+
     def names(self) -> list[str]:
         models: list[str] = self.library("torchvision.models").list_models()
         return models
