@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="of torch, on the CPU")
     parser.add_argument("--rounds", type=int, default=20, help="samples of each side")
     parser.add_argument(
-        "--seconds", type=float, default=25, help="for the samples of a case; at least 5 rounds"
+        "--seconds", type=float, default=15, help="for the samples of a case; at least 5 rounds"
     )
     parser.add_argument(
         "--compiled",

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import os
-import platform
-import re
 import statistics
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-import kdgraph
 from versus.cases import Case
+from versus.machine import slug, told
 from versus.sizes import Sizes
 from versus.timing import Difference, Times
 
 _progress = Console(stderr=True, highlight=False)
-_PACKAGES = ("torch", "torchvision", "timm", "torchdistill")
 
 
 def progress(text: str) -> None:
@@ -91,41 +84,11 @@ def table(rows: list[dict[str, Any]]) -> None:
     Console(width=None if Console().is_terminal else 120).print(shown)
 
 
-def hardware(device: torch.device) -> str:
-    """The processor's or the GPU's own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    told = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.M)
-    return told[1] if told else platform.processor() or platform.machine()
-
-
-def slug(name: str) -> str:
-    """A name as a part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([^)]*\)|@", " ", name.lower())).strip("-")
-
-
-def environment(sizes: Sizes) -> dict[str, Any]:
-    """What the figures depend on."""
-    return {
-        "hardware": hardware(sizes.device),
-        "device": sizes.device.type,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16 autocast" if sizes.device.type == "cuda" else "float32",
-        "python": platform.python_version(),
-        "kdgraph": kdgraph.__version__,
-        **{name: version(name) for name in _PACKAGES},
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="minutes"),
-        "load": [round(x, 2) for x in os.getloadavg()],
-        "sizes": sizes.describe(),
-    }
-
-
 def write(folder: Path, rows: list[dict[str, Any]], sizes: Sizes) -> Path:
     """One file per machine; returns its path."""
-    told = environment(sizes)
+    precision = "bf16 autocast" if sizes.device.type == "cuda" else "float32"
+    facts = {**told(sizes.device), "precision": precision, "sizes": sizes.describe()}
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"vs_torchdistill-{slug(told['hardware'])}.json"
-    path.write_text(json.dumps({"environment": told, "cases": rows}, indent=2) + "\n")
+    path = folder / f"vs_torchdistill-{slug(facts['hardware'])}.json"
+    path.write_text(json.dumps({"environment": facts, "cases": rows}, indent=2) + "\n")
     return path

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ pytest.importorskip("torchdistill", reason="torchdistill is not installed (the e
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from versus import output
+from versus import chart, output
 from versus.cases import CASES
+from versus.machine import hardware, slug
 from versus.sizes import Sizes
 from versus.timing import TOLERANCE, Difference, Pair, Side, Times, compare, peak_memory, take_turns
 
@@ -92,8 +94,15 @@ def test_rows(tmp_path: Path) -> None:
     told = json.loads(path.read_text())
     assert told["cases"][0]["rounds"] == 2
     assert told["environment"]["torch"] == torch.__version__.split("+")[0]
-    assert path.name == f"vs_torchdistill-{output.slug(output.hardware(CPU))}.json"
+    assert path.name == f"vs_torchdistill-{slug(hardware(CPU))}.json"
+
+
+def test_chart_of_growth() -> None:
+    rows = [{"pair": "vit", "depth": d, "seconds": s} for d, s in ((12, 0.5), (24, 1.5))]
+    drawn = ET.fromstring(chart.growth(rows))
+    assert drawn.tag.endswith("svg")
+    assert [e.text for e in drawn if e.text and e.text.isdecimal()][-2:] == ["12", "24"]
 
 
 def test_names_of_hardware_become_names_of_files() -> None:
-    assert output.slug("Intel(R) Xeon(R) Processor @ 2.50GHz") == "intel-xeon-processor-2-50ghz"
+    assert slug("Intel(R) Xeon(R) Processor @ 2.50GHz") == "intel-xeon-processor-2-50ghz"
