@@ -167,11 +167,15 @@ class _Forms:
         self, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
     ) -> dict[int, Tensor]:
         """The same with a gradient of their own, by autograd through the losses themselves."""
-        reached = [(c, g) for c, g in zip(self.calls, grads, strict=True) if g is not None]
-        values = [_value(c.loss, c.arguments(tensors)) for c, _ in reached]
-        students = {
-            c.tensors["student"] for c, _ in reached if tensors[c.tensors["student"]].requires_grad
-        }
+        # views: one student may be made of another, and its gradient flows on elsewhere
+        tensors = [t.view_as(t) for t in tensors]
+        reached = [
+            (call, grad)
+            for call, grad in zip(self.calls, grads, strict=True)
+            if grad is not None and tensors[call.tensors["student"]].requires_grad
+        ]
+        values = [_value(call.loss, call.arguments(tensors)) for call, _ in reached]
+        students = sorted({call.tensors["student"] for call, _ in reached})
         found = torch.autograd.grad(
             values, [tensors[n] for n in students], [g for _, g in reached], create_graph=True
         )
