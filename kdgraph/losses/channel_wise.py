@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import by_channel, divergence
+from kdgraph.losses._part import part
 from kdgraph.losses.base import (
     MAPS,
     TOKENS,
@@ -40,9 +42,17 @@ class ChannelWise(RowLoss):
         same_features(student, teacher, *TOKENS, *MAPS)
         check_mask(mask, (student[0], student[class_dim(student)]))
 
+    def parts(self, *, student: Any, teacher: Any, tau: Any, **_: Any) -> dict[str, partial[Any]]:
+        sides = {"student": student, "teacher": teacher}
+        return {field: partial(log_activity, x, tau) for field, x in sides.items()}
+
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
-        s, t = by_channel(student), by_channel(teacher)
-        log_q = (s / per_sample(tau, s)).log_softmax(2)
-        log_p = (t / per_sample(tau, t)).log_softmax(2)
-        kl = divergence(log_p, log_q).sum(2)
+        kl = divergence(teacher, student).sum(2)
         return kl * per_sample(tau, kl) ** 2
+
+
+@part
+def log_activity(x: Tensor, tau: Tensor | float) -> Tensor:
+    """[B, C, N], the logarithm of a softmax over the pixels."""
+    channels = by_channel(x)
+    return (channels / per_sample(tau, channels)).log_softmax(2)

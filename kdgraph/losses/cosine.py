@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import unit
+from kdgraph.losses._part import part
 from kdgraph.losses.base import (
     MAPS,
     TOKENS,
@@ -39,6 +41,14 @@ class Cosine(RowLoss):
         same_features(student, teacher, *VECTORS, *TOKENS, *MAPS)
         check_mask(mask, without_channels(student))
 
+    def parts(self, *, student: Any, teacher: Any, **_: Any) -> dict[str, partial[Any]]:
+        return {"student": partial(directions, student), "teacher": partial(directions, teacher)}
+
     def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        dim = class_dim(tuple(student.shape))
-        return 1 - (unit(student, dim) * unit(teacher, dim)).sum(dim)
+        return 1 - (student * teacher).sum(class_dim(tuple(student.shape)))
+
+
+@part
+def directions(x: Tensor) -> Tensor:
+    """Each vector of channels at length 1, in the shape of the features."""
+    return unit(x, class_dim(tuple(x.shape)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import divergence
+from kdgraph.losses._part import log_probabilities
 from kdgraph.losses.base import (
     RowLoss,
     check_mask,
@@ -52,20 +54,18 @@ class ReverseKL(RowLoss):
         same_classes(student, teacher)
         check_mask(mask, without_channels(student))
 
-    def rows(
-        self,
-        *,
-        student: Tensor,
-        teacher: Tensor,
-        tau: Tensor | float,
-        tau_student: Tensor | float | None = None,
-    ) -> Tensor:
-        dim = class_dim(tuple(student.shape))
-        t = per_sample(tau, teacher)
-        s = t if tau_student is None else per_sample(tau_student, student)
-        log_q = (student / s).log_softmax(dim)
-        log_p = (teacher / t).log_softmax(dim)
-        kl = divergence(log_q, log_p).sum(dim)
+    def parts(
+        self, *, student: Any, teacher: Any, tau: Any, tau_student: Any = None, **_: Any
+    ) -> dict[str, partial[Any]]:
+        return {
+            "student": partial(
+                log_probabilities, student, tau if tau_student is None else tau_student
+            ),
+            "teacher": partial(log_probabilities, teacher, tau),
+        }
+
+    def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float, **_: Any) -> Tensor:
+        kl = divergence(student, teacher).sum(class_dim(tuple(student.shape)))
         return kl * per_sample(tau, kl) ** 2 if self.scale else kl
 
     def closed_form(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdgraph.losses.cosine import Cosine
+from kdgraph.losses.cosine import Cosine, directions
 
 
 def loss_of(**keys: Any) -> Cosine:
@@ -31,7 +31,7 @@ def test_over_the_channels(value_of: Callable[..., Any], shape: tuple[int, ...],
 def test_directions(value_of: Callable[..., Any]) -> None:
     student = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     teacher = torch.tensor([[6.0, 8.0], [-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    rows = loss_of().rows(student=student, teacher=teacher)
+    rows = loss_of().rows(student=directions(student), teacher=directions(teacher))
     torch.testing.assert_close(rows, torch.tensor([0.0, 2.0, 1.0, 1.0]))
 
 
