@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-import torch
 from torch import Tensor, fx, nn
 
-from kdgraph.graph.conv import FusedConv2d
 from kdgraph.graph.distill_graph import DistillGraph, Role, owner_of, role_of
 from kdgraph.graph.example import example_batch
-from kdgraph.graph.fake_step import CannotRun, FakeStep, fake_step, modules_below
+from kdgraph.graph.fake_step import CannotRun, FakeStep, fake_step
 from kdgraph.graph.meter import Held, bytes_of, pieces, storage_of
+from kdgraph.graph.resident import packed_bytes, resident, weights
 
 __all__ = ["CannotRun", "Cost", "Memory", "NodeCost", "cost"]
 
@@ -152,7 +151,7 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
             meter.moved[node.name, False],
             meter.moved[node.name, True],
             kept[node.name],
-            sum(p.numel() for p in _weights(graph, node) if not _seen(id(p), counted)),
+            sum(p.numel() for p in weights(graph, node) if not _seen(id(p), counted)),
         )
         for node in graph
         if node.op not in ("placeholder", "output")
@@ -164,14 +163,14 @@ def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) ->
     """What is held at the peak, each piece of memory under one head."""
     sizes = Counter[str]()
     counted: set[int] = set()
-    weights = {id(t) for node in graph for t in _weights(graph, node)}
-    for value in _resident(graph):
-        head = "frozen" if isinstance(value, nn.Parameter) or id(value) in weights else "buffers"
+    frozen = {id(t) for node in graph for t in weights(graph, node)}
+    for value in resident(graph):
+        head = "frozen" if isinstance(value, nn.Parameter) or id(value) in frozen else "buffers"
         for piece in pieces(value):
             if not _seen(storage_of(piece), counted):
                 storage = piece.untyped_storage().nbytes()
                 sizes["trained" if value.requires_grad else head] += storage
-    sizes["packed"] = _packed(graph)
+    sizes["packed"] = packed_bytes(graph)
     sizes["batch"] = sum(bytes_of(value) for value in batch.values())
     heads = {id(held): "outputs" for held in step.handed_out}
     heads |= {id(held): "kept" for held in step.kept}
@@ -198,52 +197,8 @@ def _fullest(made: Iterable[Held]) -> int:
     return peak
 
 
-def _resident(graph: DistillGraph) -> Iterator[Tensor]:
-    """Every tensor that a compiled step holds: of frozen models only what is read."""
-    for name in graph.spec.models:
-        if graph.spec.is_trainable(name):
-            yield from _tensors(graph.root.get_submodule(f"models.{name}"))
-    for node in graph:
-        yield from _read(graph, node)
-
-
-def _read(graph: DistillGraph, node: fx.Node) -> Iterator[Tensor]:
-    """Parameters and buffers that a node reads."""
-    if node.op == "call_module":
-        yield from _tensors(graph.root.get_submodule(str(node.target)))
-    elif node.op == "get_attr":
-        parent, _, name = str(node.target).rpartition(".")
-        value: Any = getattr(graph.root.get_submodule(parent), name)
-        if isinstance(value, Tensor):
-            yield value
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    for part in modules_below(module):
-        yield from (
-            v for v in (*part._parameters.values(), *part._buffers.values()) if v is not None
-        )
-
-
-def _weights(graph: DistillGraph, node: fx.Node) -> Iterator[Tensor]:
-    """What a node reads that is, or was before passes rewrote it, a parameter."""
-    made = str(node.target).startswith("frozen.")
-    return (t for t in _read(graph, node) if made or isinstance(t, nn.Parameter))
-
-
 def _seen(number: int, before: set[int]) -> bool:
     """Whether a number is in ``before``; it is from then on."""
     known = number in before
     before.add(number)
     return known
-
-
-def _packed(graph: DistillGraph) -> int:
-    """Bytes of the weights that are packed once the step has run, which is done on a CPU only."""
-    library: Any = torch.backends.mkldnn
-    if not (library.is_available() and library.enabled):
-        return 0
-    calls = graph.graph.find_nodes(op="call_module")
-    modules = {graph.root.get_submodule(str(node.target)) for node in calls}
-    weights = (m.weight for m in modules if isinstance(m, FusedConv2d))
-    return sum(bytes_of(w) for w in weights if w.device.type == "cpu" and w.dtype == torch.float32)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdgraph.graph.distill_graph import DistillGraph
 from kdgraph.graph.meter import Held, Meter
+from kdgraph.graph.resident import modules_below, resident
 
 
 class CannotRun(Exception):
@@ -51,10 +52,12 @@ def fake_step(graph: DistillGraph, batch: Mapping[str, Tensor]) -> FakeStep:
         CannotRun: where some code asks for the values of a tensor, or fails in other ways.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    needed = {id(value) for value in resident(graph)}
     state = {
         name: _fake(value, mode)
         for named in (graph.root.named_parameters(), graph.root.named_buffers())
         for name, value in named
+        if id(value) in needed
     }
     inputs = {name: _fake(value, mode) for name, value in batch.items()}
     meter = Meter([*state.values(), *inputs.values()])
@@ -147,18 +150,6 @@ def _fake(value: Tensor, mode: FakeTensorMode) -> Tensor:
     if isinstance(value, nn.Parameter):
         return nn.Parameter(fake, requires_grad=value.requires_grad)
     return fake
-
-
-def modules_below(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and all in it; those too that it holds without having registered them."""
-    waiting, seen = [module], set()
-    while waiting:
-        current = waiting.pop()
-        if current not in seen:
-            seen.add(current)
-            yield current
-            waiting += current.children()
-            waiting += (v for v in vars(current).values() if isinstance(v, nn.Module))
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.moved: Counter[Key] = Counter()
         self.held: list[Held] = []
         self.time = 0
+        self._whole: set[Any] = set()
         self._formulas = FlopCounterMode(display=False).flop_registry
         self._live: dict[int, tuple[weakref.ref[Any], Held] | None] = {
             storage_of(piece): None for value in given for piece in pieces(value)
@@ -74,10 +75,12 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func.namespace == "prim":  # a question about a tensor
             return func(*args, **kwargs)
-        with self:  # what is made of other operators is counted by those
-            result = func.decompose(*args, **kwargs)
-        if result is not NotImplemented:
-            return result
+        if func not in self._whole:
+            with self:  # what is made of other operators is counted by those
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+            self._whole.add(func)
         result = func(*args, **kwargs)
         key = self.node, self.backward
         if (formula := self._formulas.get(func._overloadpacket)) is not None:
