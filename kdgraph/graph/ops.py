@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,11 @@ def tap(value: Tensor, name: str) -> Tensor:
 def stop_gradient(value: Tensor) -> Tensor:
     """``sg(value)``: what is learned from is not itself taught by that edge."""
     return value.detach()
+
+
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """``value`` in another floating type, where a frozen model of low precision starts or ends."""
+    return value.to(dtype)
 
 
 def total(values: Sequence[Tensor], weights: Sequence[Tensor | float]) -> Tensor:

@@ -47,13 +47,18 @@ class BatchEntry(Strict):
 
 
 class ModelSpec(Strict):
-    """A network: where it comes from, what it reads, and the taps inside it."""
+    """A network: where it comes from, what it reads, and the taps inside it.
+
+    ``precision`` is that of a frozen model's arithmetic (bf16, fp16) or of the weights of its
+    linear layers (int8); left out: as it is. Its taps are float32 in any case.
+    """
 
     source: Annotated[str, Form("[a-z_]+/.+", "SOURCE/NAME, such as timm/resnet18")] | None = None
     args: dict[str, Any] = {}
     weights: str | None = None
     input: Name | dict[str, Name] | None = None
     trainable: bool | None = None
+    precision: Literal["bf16", "fp16", "int8"] | None = None
     taps: dict[Name, str] = {}
 
 

@@ -29,6 +29,7 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         names.stages(),
         _whole_numbers(spec, places),
         _with_itself(spec, places),
+        _trained_precision(spec, places),
         _cycles(spec, places),
         () if broken else _nothing_to_train(spec, places),
     )
@@ -76,6 +77,15 @@ def _with_itself(spec: Spec, places: Places) -> Iterator[Diagnostic]:
             message = f"'student' and 'teacher' are both {student!r}"
             help = "name another tap here, or a signal"
             yield Diagnostic("KD207", message, places.value(("losses", name, "teacher")), help)
+
+
+def _trained_precision(spec: Spec, places: Places) -> Iterator[Diagnostic]:
+    """Models whose weights would have to be trained in fewer digits."""
+    for name, model in spec.models.items():
+        if model.precision is not None and spec.is_trainable(name):
+            message = f"model {name!r} is trained, so it cannot have `precision`"
+            help = "`precision` is for frozen models; a trained one computes in that of the trainer"
+            yield Diagnostic("KD208", message, places.key(("models", name, "precision")), help)
 
 
 def unused(spec: Spec, places: Places) -> list[Diagnostic]:
