@@ -103,5 +103,5 @@ def gram_work(batch: int, student: int, teacher: int, *, angle: bool) -> Work:
     return Work(
         2 * pairs * (6 * student + 2 * teacher),
         2 * max(batch * max(student, teacher), pairs, min(triples, _BLOCK)),
-        2 * (batch * (8 * student + 4 * teacher) + 50 * pairs + 60 * triples),
+        2 * (batch * (8 * student + 4 * teacher) + 50 * pairs + 45 * triples),
     )

@@ -49,10 +49,11 @@ class Work(NamedTuple):
     def time(self) -> float:
         """What forms are compared by: the time it takes, in units of one operation.
 
-        A number moved weighs 16 operations. So much was fitted to losses timed on one core of a
-        CPU; a GPU with 60 TFLOP/s in float32 and 4.8 TB/s would have 50.
+        A number moved weighs 32 operations. So much was fitted to losses timed on one core of a
+        CPU, from sizes that fit its caches to some that do not; the choice between two forms
+        seldom hangs on it. A GPU with 60 TFLOP/s in float32 and 4.8 TB/s would have 50.
         """
-        return self.flops + 16 * self.moved
+        return self.flops + 32 * self.moved
 
     def __add__(self, other: object) -> Work:
         """One after the other; what is largest in one is no larger in both."""

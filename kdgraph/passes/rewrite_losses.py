@@ -24,7 +24,7 @@ class _Sizes(NamedTuple):
     origin: str
 
 
-@register_pass("rewrite_losses", after="prune")
+@register_pass("rewrite_losses", after="batch_teachers")
 def run(graph: DistillGraph, context: Context) -> DistillGraph:
     """``maps -> losses.csc`` (HW x HW) becomes ``maps -> rewritten.csc`` (C x C products).
 
