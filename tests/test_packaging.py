@@ -180,4 +180,6 @@ def test_constraints_name_no_place() -> None:
 def test_extra_all_holds_the_others_but_the_tools() -> None:
     (everything,) = PROJECT["optional-dependencies"]["all"]
     extras = set(re.findall(r"\w+", everything.removeprefix("kdgraph")))
-    assert extras == PROJECT["optional-dependencies"].keys() - {"all", "dev"}
+    # torchao is imported, and heard, by transformers wherever it is installed
+    others = {"all", "dev", "bench", "int8"}
+    assert extras == PROJECT["optional-dependencies"].keys() - others
