@@ -64,19 +64,24 @@ class FusedConv2d(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``other`` is of the shape of the result and is added before the activation."""
-        if not torch.compiler.is_compiling() and self._packs(x) and _plain_data(x, other):
+        if not torch.compiler.is_compiling() and self._packs(x, other) and _plain_data(x, other):
             return self._at_once(channels_last(x), other)
         options = (self.stride, self.padding, self.dilation, self.groups)
         y = functional.conv2d(x, self.weight, self.bias, *options)
         return ACTIVATIONS[self.activation][0](y if other is None else y + other)
 
-    def _packs(self, x: Tensor) -> bool:
-        """Whether oneDNN takes this weight and this input."""
+    def _packs(self, x: Tensor, other: Tensor | None) -> bool:
+        """Whether oneDNN takes this weight and these inputs.
+
+        The addition of maps of a single pixel or channel, whose layout is anybody's guess, is
+        refused by the oneDNN of torch 2.11.
+        """
         mkldnn: Any = torch.backends.mkldnn
         return (
             self.weight.device.type == x.device.type == "cpu"
             and self.weight.dtype == x.dtype == torch.float32
             and x.numel() > 0
+            and (other is None or (other.shape[1] > 1 and other.shape[2:].numel() > 1))
             and bool(mkldnn.is_available() and mkldnn.enabled)
         )
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx
 
 from kdgraph.passes._frozen import FrozenModel
-from kdgraph.passes._open import Constant
 
 # Bytes: a constant above this may be at most so many times what it is made of.
 _LARGE, _TIMES = 4 * 2**20, 8
@@ -51,9 +50,9 @@ def _replace(
     model: FrozenModel, node: fx.Node, value: Tensor, readers: list[fx.Node], made_of: set[fx.Node]
 ) -> None:
     path = str(node.meta.get("kd_path", ""))
-    target = model.add(f"{path}.{node.name}" if path else node.name, lambda: Constant(value))
+    target = model.constant(f"{path}.{node.name}".lstrip("."), value)
     with model.graph.graph.inserting_before(node):
-        new = model.tag(model.graph.graph.get_attr(f"{target}.value"), node)
+        new = model.tag(model.graph.graph.get_attr(target), node)
     for reader in readers:
         reader.replace_input_with(node, new)
     for source in made_of:

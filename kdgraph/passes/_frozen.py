@@ -60,6 +60,10 @@ class FrozenModel:
         self._made.append(name)
         return f"frozen.{name}"
 
+    def constant(self, path: str, value: Tensor) -> str:
+        """Puts a tensor under ``frozen`` and gives its target."""
+        return f"{self.add(path, lambda: _Constant(value))}.value"
+
     def trial(self) -> Callable[[], None]:
         """Goes on with a copy of the graph; gives what undoes all that is done from here on."""
         graph, done, sources = self.graph, self.done.copy(), dict(self.context.sources)
@@ -112,6 +116,14 @@ class FrozenModel:
             said = what.replace("#", str(count)).replace("*", "" if count == 1 else "s")
             self.context.did.append(f"{self.name}: {said}")
         for reason, places in self.kept.items():
-            shown = ", ".join(dict.fromkeys(p or self.name for p in places[:3]))
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-            self.context.declined.append(f"{self.name}: {shown}{more}: {reason}")
+            where = f"{', '.join(places[:3])}{more}: " if any(places) else ""
+            self.context.declined.append(f"{self.name}: {where}{reason}")
+
+
+class _Constant(nn.Module):
+    """Holds a tensor that depends on no batch, and moves with the model."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.detach())

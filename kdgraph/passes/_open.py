@@ -7,8 +7,6 @@ numbers, a module of the model's own that computes nothing in eval mode.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -150,7 +148,7 @@ def _splice(
                 copied = model.graph.graph.node_copy(inner, values.__getitem__)
             if inner.op == "get_attr" and inner.target in raw.extras:
                 made = raw.extras[str(inner.target)]
-                copied.target = f"{model.add(path, _holder(made))}.value"
+                copied.target = model.constant(path, made)
             elif inner.op in ("call_module", "get_attr"):
                 copied.target = f"{target}.{inner.target}"
             below = f"{path}.{inner.meta.get('kd_path', '')}".strip(".")
@@ -158,25 +156,3 @@ def _splice(
             model.tag(copied, node, below).meta["val"] = inner.meta["val"]
             values[inner] = copied
     return [new for inner, new in values.items() if inner.op != "placeholder"]
-
-
-def _holder(value: Tensor) -> Callable[[], Constant]:
-    return lambda: Constant(value)
-
-
-class Constant(nn.Module):
-    """A tensor of a frozen model that depends on no batch.
-
-    Args:
-        value: the tensor.
-    """
-
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value.detach())
-
-    def forward(self, *args: Any) -> Tensor:
-        """The tensor."""
-        return self.value

@@ -39,7 +39,7 @@ def _freeze(model: FrozenModel) -> DistillGraph:
     if not model.nodes():
         return model.graph  # its part is done by another one
     if any(str(n.target).endswith(".kd_ports") for n in model.nodes()):
-        model.keep("captured through ports, it runs as it is", "")
+        model.keep("it was captured through ports, so it runs as it is", "")
         model.report()
         return model.graph
     with torch.no_grad():

@@ -35,6 +35,15 @@ def test_packed_and_plain_convolutions_agree(name: str, added: bool) -> None:
     assert packed.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (3, 4, 1, 5), (2, 4, 1, 1), (0, 4, 5, 5)])
+def test_maps_of_any_size(shape: tuple[int, ...]) -> None:
+    conv, x = convolution(activation="relu"), torch.randn(shape)
+    other = torch.randn(shape[0], 8, *shape[2:])
+    plain = functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(x), plain.relu())
+    torch.testing.assert_close(conv(x, other), (plain + other).relu())
+
+
 def test_a_packed_weight_follows_the_plain_one() -> None:
     conv, x = convolution(), torch.randn(2, 4, 9, 9)
     before = conv(x)

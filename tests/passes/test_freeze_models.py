@@ -150,5 +150,5 @@ def test_ports_are_left_alone(frozen: Any) -> None:
     assert step.report.captures["teacher"].rung == "ports"
     assert frozen.record(step).did == ()
     assert frozen.record(step).declined == (
-        "teacher: teacher: captured through ports, it runs as it is",
+        "teacher: it was captured through ports, so it runs as it is",
     )
