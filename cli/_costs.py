@@ -65,7 +65,7 @@ def _memory(cost: Mapping[str, Any]) -> Table:
     if (optimizer := cost["optimizer"]) is not None:
         state = optimizer["state_bytes"]
         shown = "not known" if state is None else size(state) or "none"
-        found.add_row(f"{optimizer['use']}, on top", shown, "")
+        found.add_row(f"state of {optimizer['use']}, on top", shown, "")
     return found
 
 
