@@ -126,6 +126,20 @@ def test_degenerate_inputs_have_moderate_gradients(case: Case, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_form_gives_the_same(case: Case, dtype: torch.dtype) -> None:
+    forms = case.loss.forms(**case.shapes())
+    assert not forms or "plain" in forms
+    for form in forms.keys() - {"plain"}:
+        other = type(case)(case.loss.in_form(form), case.student, case.teacher)
+        for kind, changes in [("as they are", (Tensor.clone, Tensor.clone)), *DEGENERATE.items()]:
+            tensors = case.tensors(dtype)
+            for side, change in zip(("student", "teacher"), changes, strict=True):
+                tensors[side] = change(tensors[side])
+            expected, found = (differentiated(c, **tensors) for c in (case, other))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=kind)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_identical_sides_have_a_gradient_of_zero(zero_case: Case, dtype: torch.dtype) -> None:
     tensors = zero_case.tensors(dtype)
     assert zero_case.value(**tensors) > 0
