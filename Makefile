@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -56,9 +56,14 @@ floors: $(FULL) ## imports run one way
 coverage-models: $(FULL) ## capture every model family; writes docs/capture.md
 	$(BIN)/python benchmarks/coverage_models.py --jobs $(JOBS)
 
-bench: export OMP_NUM_THREADS := 2
 bench: $(FULL) ## steps of kdgraph and of torchdistill; writes benchmarks/results/
 	$(BIN)/python benchmarks/vs_torchdistill.py --output benchmarks/results
+	$(BIN)/python benchmarks/performance_page.py
+
+bench-compile: $(FULL) ## the time that kdgraph.compile takes; writes benchmarks/results/
+	$(BIN)/python benchmarks/compile_time.py --output benchmarks/results \
+	    --chart docs/images/compile_time.svg
+	$(BIN)/python benchmarks/performance_page.py
 
 format: $(FULL) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
