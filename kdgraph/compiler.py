@@ -189,7 +189,7 @@ def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
     told = ("source", "args", "weights", "precision")
     for other in spec.models:
         found = spec.models[other]
-        equal = all(getattr(found, key, None) == getattr(model, key, None) for key in told)
+        equal = all(getattr(found, key) == getattr(model, key) for key in told)
         if other in built and equal and not spec.is_trainable(other):
             return other
     return None

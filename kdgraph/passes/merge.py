@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from kdgraph.graph import DistillGraph, owner_of, role_of
 from kdgraph.graph.ops import stop_gradient, tap, total
 from kdgraph.passes._effects import copies, effect
+from kdgraph.passes._join_ports import join_ports
 from kdgraph.passes._lookup import key_of
 from kdgraph.passes._same import same_module, same_tensor, same_value
 from kdgraph.passes.base import Context, register_pass
@@ -31,6 +32,7 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     Both of a pair run where that can be told apart: they draw random numbers, write to a tensor
     or to running statistics, or learn. A frozen model is never merged with a trained one.
     """
+    join_ports(graph, context)
     _Merger(graph, context).run()
     return graph
 
@@ -105,7 +107,7 @@ class _Merger:
             return role_of(node)
         if spec.is_trainable(owner):
             return owner
-        return ("frozen", getattr(spec.models[owner], "precision", None))
+        return ("frozen", spec.models[owner].precision)
 
     def _target(self, node: fx.Node) -> Hashable:
         if node.op in ("call_function", "call_method"):
@@ -156,7 +158,10 @@ class _Merger:
 
     def _report(self) -> None:
         spec, did = self.context.spec, self.context.did
-        left = Counter(owner_of(n) for n in self.graph if n.op != "get_attr" and n.target != tap)
+        passing = (tap, operator.getitem)
+        left = Counter(
+            owner_of(n) for n in self.graph if n.op != "get_attr" and n.target not in passing
+        )
         for (first, other), count in self.merged.items():
             if other in spec.models and other != first and not left[other]:
                 did.append(f"{other} is the same frozen network as {first}: it runs once")

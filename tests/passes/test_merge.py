@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -303,3 +303,38 @@ def test_modules_are_equal_by_code_settings_and_values() -> None:
         assert not same_module(one, other), change
     assert not same_module(one, copy.deepcopy(one).eval())
     assert not same_module(nn.ReLU(), nn.GELU())
+
+
+class Asks(nn.Module):
+    """Looks at a value while it runs, which no graph can hold; counts how often it runs."""
+
+    runs: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 6, 3)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs.append(len(x))
+        x = self.body(x)
+        out: Tensor = self.head((x * 2 if float(x.sum()) > 0 else x).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("other", ["logits", "mid"])
+def test_a_network_behind_ports_runs_once_for_both_roles(other: str) -> None:
+    models = nets("teacher", "student", make=Asks)
+    models["student"] = Net()
+    models["second"] = models["teacher"]
+    written = spec("teacher", "second", "student")
+    written["losses"]["second"] = {
+        "use": "pkt", "student": "student.mid", "teacher": f"second.{other}",
+    }  # fmt: skip
+    with_it, without_it = on_and_off(written, models)
+    assert with_it.report.captures["second"].rung == "ports"
+    assert record(with_it).did == ("second is the same frozen network as teacher: it runs once",)
+    Asks.runs.clear()
+    found = results(with_it)
+    assert Asks.runs == [5]
+    equal(found, results(without_it))
