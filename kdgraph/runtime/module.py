@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
+from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
 from kdgraph.runtime.inputs import check_batch, check_finite, check_sources, check_values
 from kdgraph.runtime.report import Report
@@ -89,7 +90,8 @@ class DistillModule(nn.Module):
         check_sources(self.spec, self._sources)
         if self.check_values:
             check_values(self.spec, batch)
-        step = self._run(batch)
+        with put_back():
+            step = self._run(batch)
         if self.check_values:
             check_finite(self.spec, step.loss, step.losses, step.outputs)
         return step
