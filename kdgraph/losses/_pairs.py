@@ -12,7 +12,7 @@ from kdgraph.losses.base import Work
 # Pairs closer than this share of their distance from the mean, squared, count as coinciding.
 # Inner products in float64 are wrong by far less, differences of float32 by hardly more.
 _COINCIDING = 1e-13
-_BLOCK = 2**18  # angles held at once
+_BLOCK = 2**19  # angles held at once
 
 
 class Pairs:
