@@ -35,7 +35,7 @@ def test_explain_says_what_a_step_costs(run: Run, spec: Path) -> None:
         "cost of a step, batch of 32 (--batch)",
         "memory at the peak of a step",
         "what the optional passes save",
-        "losses.soft",
+        "losses.hint",
         "peak memory",
     ):
         assert words in text

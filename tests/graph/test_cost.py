@@ -211,6 +211,30 @@ def test_models_behind_ports() -> None:
     assert step(x=torch.zeros(5, 4)).loss.isfinite()
 
 
+class Deciding(nn.Module):
+    """Decides by a shape, which fx cannot follow: it is exported, with its dropout alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop, self.second = nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.first(x).tanh()) if x.dim() == 2 else x
+        value: Tensor = self.second(y)
+        return value
+
+
+def test_exported_models() -> None:
+    models = {name: Deciding() for name in SMALL["models"]}
+    taps = {"taps": {"mid": "first", "out": "output"}}
+    step = kdgraph.compile({**SMALL, "models": dict.fromkeys(models, taps)}, models=models)
+    assert step.report.captures["student"].rung == "export"
+    found = cost(step.report.graph, 64)
+    flops, peak = measured(step, {"x": torch.zeros(64, 4)})
+    assert found.total.flops == flops
+    assert found.peak_bytes == pytest.approx(peak, rel=0.15)
+
+
 class Asking(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * (2 if x.sum() > 0 else 1)
