@@ -60,11 +60,11 @@ def compile(
     nets = _models(checked, models or {}, trust)
     context = Context(checked)
     order = pipeline(without, also)
-    report = _plan(checked, nets, context, order, start)
+    report = _plan(checked, _captures(checked, nets), context, order, start)
     program = lower(report.graph)
     programs = {True: program, False: program}
-    if any(c.mode_dependent for c in report.captures.values()):
-        programs[False] = lower(_evaluation(checked, nets, context, order, start).graph)
+    if any(c.mode_dependent and checked.is_trainable(n) for n, c in report.captures.items()):
+        programs[False] = lower(_evaluation(checked, nets, context, order, report).graph)
     return DistillModule(checked, nets, context.modules, programs, report, context.sources)
 
 
@@ -110,17 +110,17 @@ def plan(
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
     _refuse(not_yet(checked))
     nets = _models(checked, models or {}, trust, skeleton=True)
-    return _plan(checked, nets, Context(checked, skeleton=True), pipeline(without, also), start)
+    context, order = Context(checked, skeleton=True), pipeline(without, also)
+    return _plan(checked, _captures(checked, nets), context, order, start)
 
 
 def _plan(
     spec: Spec,
-    nets: Mapping[str, nn.Module],
+    captures: Mapping[str, Captured],
     context: Context,
     order: Sequence[Pass],
     start: float,
 ) -> Report:
-    captures = _captures(spec, nets)
     graph, records = run_passes(inline_models(spec, captures), order, context)
     return Report(spec, captures, tuple(records), graph, time.perf_counter() - start)
 
@@ -130,14 +130,24 @@ def _evaluation(
     nets: Mapping[str, nn.Module],
     context: Context,
     order: Sequence[Pass],
-    start: float,
+    trained: Report,
 ) -> Report:
-    """The same plan with the trained models captured in eval mode, over the same modules."""
+    """The same plan in eval mode, over the same modules.
+
+    Captured again are the trained models whose graph holds in train mode only.
+    """
+    start = time.perf_counter()
+    odd = {
+        name: net
+        for name, net in nets.items()
+        if spec.is_trainable(name) and trained.captures[name].mode_dependent
+    }
     modes = {m: m.training for net in nets.values() for m in net.modules()}
     try:
         for net in nets.values():
             net.eval()
-        return _plan(spec, nets, context, order, start)
+        captures = {**trained.captures, **_captures(spec, odd)}
+        return _plan(spec, captures, context, order, start)
     finally:
         for module, training in modes.items():
             module.training = training
