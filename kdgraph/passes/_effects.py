@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,6 +36,8 @@ def effect(node: fx.Node, graph: DistillGraph) -> str | None:
     that nothing else reads is no effect. Code that asks for values runs on copies of the real
     ones.
     """
+    if _known_pure(node.target):
+        return None
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     error: Exception | None = None
     for like in (lambda t: fake_like(t, mode), _copy):
@@ -49,7 +51,7 @@ def effect(node: fx.Node, graph: DistillGraph) -> str | None:
 def _effect(
     node: fx.Node, graph: DistillGraph, like: Like, mode: AbstractContextManager[Any]
 ) -> str | None:
-    log = _Draws()
+    log = _Watch()
     with quiet(), untouched_random_state() as drawn, torch.no_grad():
         values = {n: _value(n, graph, like) for n in node.all_input_nodes}
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -60,33 +62,42 @@ def _effect(
         versions, facts = [version_of(t) for t in read], state_of(held)
         with mode, log:
             _call(node, module, args, kwargs)
-        if log.random or drawn():
+        if log.draws or drawn():
             return "draws random numbers"
+    if log.updates:
+        return "updates its statistics"
     if versions != [version_of(t) for t in read]:
         return "writes to a tensor that it reads"
     name = written(held, facts)
     return None if name is None else f"sets {name}"
 
 
-class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether an operator that draws random numbers runs."""
+def _known_pure(target: object) -> bool:
+    """Whether the description of an operator says enough; a batch norm's hides its writes."""
+    return (
+        isinstance(target, torch._ops.OpOverload)
+        and not target._schema.is_mutable
+        and torch.Tag.nondeterministic_seeded not in target.tags
+        and "batch_norm" not in target._schema.name
+    )
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether an operator that draws random numbers, or updates statistics, runs."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.random = False
+        self.draws = self.updates = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags and not _certain(func, args, kwargs):
-            self.random = True
+        given = {a.name: a.default_value for a in func._schema.arguments}
+        given |= {**dict(zip(given, args, strict=False)), **(kwargs or {})}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            # an attention that is told to drop nothing draws nothing
+            self.draws |= given.get("dropout_p") != 0
+        # a batch norm does not say in its schema that it writes, nor does a fake one write
+        self.updates |= bool(given.get("training")) and given.get("running_mean") is not None
         return func(*args, **(kwargs or {}))
-
-
-def _certain(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
-    """Whether an operator that may drop out (an attention) is told to drop nothing."""
-    names = [a.name for a in func._schema.arguments]
-    default = {a.name: a.default_value for a in func._schema.arguments}
-    given = {**default, **dict(zip(names, args, strict=False)), **(kwargs or {})}
-    return "dropout_p" in given and given["dropout_p"] == 0
 
 
 def _call(node: fx.Node, module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -142,7 +142,8 @@ class _Merger:
         if a is b:
             return True
         if node.op == "get_attr":
-            return same_tensor(a, b, look)
+            changes = {owner_of(node), owner_of(other)} & self.writers
+            return not changes and same_tensor(a, b, look)
         if role_of(node) == "loss":
             return not (_state(a) or _state(b))
         if role_of(node) == "signal":

@@ -11,11 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import kdgraph
-from kdgraph.graph import owner_of
+from kdgraph.graph import DistillGraph, owner_of
 from kdgraph.graph.ops import tap
+from kdgraph.passes._effects import effect
 from kdgraph.passes._same import same_module
 from kdgraph.passes.base import PASSES
 from kdgraph.passes.manager import Record
@@ -338,3 +339,49 @@ def test_a_network_behind_ports_runs_once_for_both_roles(other: str) -> None:
     found = results(with_it)
     assert Asks.runs == [5]
     equal(found, results(without_it))
+
+
+def exported(draws: bool, stats: bool) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """Operators as an export leaves them, and their nodes."""
+    aten = torch.ops.aten
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.empty(4, 3, device="meta")
+    nodes = [
+        graph.call_function(aten.dropout.default, (x, 0.5, draws)),
+        graph.call_function(aten.relu.default, (x,)),
+        graph.call_function(
+            aten.batch_norm.default,
+            (
+                x,
+                None,
+                None,
+                x.graph.get_attr("mean"),
+                x.graph.get_attr("var"),
+                stats,
+                0.1,
+                1e-5,
+                False,
+            ),
+        ),
+    ]
+    root = nn.Module()
+    root.register_buffer("mean", torch.zeros(3))
+    root.register_buffer("var", torch.ones(3))
+    graph.output(nodes)
+    for node in graph.nodes:
+        node.meta |= {"kd_role": "teacher", "kd_owner": "teacher"}
+    return fx.GraphModule(root, graph), nodes
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_operators_of_an_export_are_examined(on: bool) -> None:
+    module, nodes = exported(on, on)
+    graph = DistillGraph(module.graph, module, kdgraph.load_spec(spec("teacher", "student")))
+    found = [effect(node, graph) for node in nodes]
+    assert found[1] is None
+    if on:
+        assert found[0] == "draws random numbers"
+        assert found[2] == "updates its statistics"
+    else:
+        assert found == [None, None, None]
