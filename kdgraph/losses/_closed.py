@@ -15,15 +15,16 @@ class Logits:
     Attributes:
         z: one row per sample, token or pixel, classes last.
         shape: the shape of the rows: [B], [B, L] or [B, H, W].
-        grad: the gradient so far, [N, K]; None before the first ``add``.
+        grad: the gradient so far, [N, K], for ``add`` to add to.
     """
+
+    grad: Tensor
 
     def __init__(self, logits: Tensor) -> None:
         self._dim = class_dim(tuple(logits.shape))
         last = logits.movedim(self._dim, -1)
         self.shape = last.shape[:-1]
         self.z = last.reshape(-1, last.shape[-1])
-        self.grad: Tensor | None = None
         self._views: dict[float | int, View] = {}
         self._kept: list[Tensor] = []  # an id is a key only as long as its tensor lives
 
@@ -57,24 +58,18 @@ class Logits:
 
     def add(self, direction: Tensor, by: Tensor | float) -> None:
         """Adds ``by * direction`` to the gradient; ``by`` is one number, or one per row [N]."""
-        by = by[:, None] if isinstance(by, Tensor) and by.dim() else by
-        if self.grad is None:
-            self.grad = direction * by
-        elif isinstance(by, Tensor):
-            self.grad.addcmul_(direction, by)
+        if isinstance(by, Tensor):
+            self.grad.addcmul_(direction, by[:, None] if by.dim() else by)
         else:
             self.grad.add_(direction, alpha=by)
 
     def add_at(self, classes: Tensor, values: Tensor) -> None:
         """Adds one value [N] per row to the gradient, at the class given for it, [N, 1]."""
-        if self.grad is None:
-            self.grad = torch.zeros_like(self.z)
         self.grad.scatter_add_(1, classes, values[:, None])
 
     def gradient(self) -> Tensor:
         """The gradient in the shape of the logits."""
-        grad = torch.zeros_like(self.z) if self.grad is None else self.grad
-        return grad.reshape(*self.shape, grad.shape[1]).movedim(-1, self._dim)
+        return self.grad.reshape(*self.shape, self.grad.shape[1]).movedim(-1, self._dim)
 
 
 class View:

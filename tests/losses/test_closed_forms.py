@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdgraph.losses._fused import FusedLosses, _Forms
+from kdgraph.losses._forms import Forms
+from kdgraph.losses._fused import FusedLosses
 from kdgraph.losses._module import LossModule
 from kdgraph.losses.base import RowLoss
 from kdgraph.losses.soft_target import SoftTarget
@@ -66,7 +67,11 @@ def test_the_losses_over_logits_have_one() -> None:
     assert "hint" not in found
 
 
-def test_same_value_and_gradient(closed_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [4, 1 << 17])
+def test_same_value_and_gradient(
+    closed_case: Case, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("kdgraph.losses._forms._BLOCK", block)  # sample by sample, and at once
     tensors = closed_case.tensors()
     expected = with_gradient(own, closed_case.loss, **tensors)
     with monkeypatch.context() as patch:
@@ -140,7 +145,11 @@ def test_temperatures_come_as_numbers_tensors_or_per_sample(closed_case: Case) -
         assert not torch.equal(found[0], number[0])
 
 
-def test_per_sample_temperatures_equal_the_loss(closed_case: Case) -> None:
+@pytest.mark.parametrize("block", [4, 1 << 17])
+def test_per_sample_temperatures_equal_the_loss(
+    closed_case: Case, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("kdgraph.losses._forms._BLOCK", block)
     if "tau" not in closed_case.loss.steer_fields():
         return
     tensors = closed_case.tensors()
@@ -191,14 +200,14 @@ def test_a_retained_graph_can_be_walked_twice(closed_case: Case) -> None:
 
 @pytest.mark.usefixtures("only_closed")
 def test_nothing_is_kept_alive(closed_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[weakref.ref[_Forms]] = []
+    made: list[weakref.ref[Forms]] = []
 
-    class Watched(_Forms):
+    class Watched(Forms):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("kdgraph.losses._fused._Forms", Watched)
+    monkeypatch.setattr("kdgraph.losses._fused.Forms", Watched)
     tensors = closed_case.tensors()
     leaf = tensors.pop("student").clone().requires_grad_()
     value = fused(closed_case.loss, student=leaf, **tensors)
