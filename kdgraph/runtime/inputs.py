@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kdgraph.capture.observe import version_of
 from kdgraph.errors import InputError, near
 from kdgraph.spec.language import BatchEntry, Spec
 from kdgraph.spec.shapes import show
@@ -111,26 +110,6 @@ def check_values(spec: Spec, batch: Mapping[str, Tensor]) -> None:
                 f"batch entry {name!r} holds {labels[wrong][0].item()}, outside "
                 f"0..{entry.classes - 1} (read by {edges})",
                 span=spec.span("batch", name),
-            )
-
-
-def check_sources(spec: Spec, sources: Mapping[str, tuple[Tensor, int]]) -> None:
-    """Checks that the frozen models still hold the weights that their folded copies are made of.
-
-    ``sources`` has the tensors by name (``teacher.conv1.weight``), each with its version then.
-
-    Raises:
-        InputError: KD709 for the first that was written to.
-    """
-    for name, (value, version) in sources.items():
-        if version_of(value) != version:
-            model, _, path = name.partition(".")
-            raise InputError.of(
-                "KD709",
-                f"{path!r} of frozen model {model!r} has changed since the spec was compiled, "
-                "which had it folded into other weights",
-                help='compile again, or with without=["freeze"] if it is to change',
-                span=spec.span("models", model),
             )
 
 

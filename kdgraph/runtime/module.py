@@ -13,8 +13,9 @@ from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
-from kdgraph.runtime.inputs import check_batch, check_finite, check_sources, check_values
+from kdgraph.runtime.inputs import check_batch, check_finite, check_values
 from kdgraph.runtime.report import Report
+from kdgraph.runtime.sources import Sources
 from kdgraph.spec.language import Spec
 
 
@@ -68,11 +69,11 @@ class DistillModule(nn.Module):
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
         object.__setattr__(self, "_programs", dict(programs))
         object.__setattr__(self, "_frozen", _frozen(spec, programs))
-        object.__setattr__(self, "_sources", dict(sources or {}))
+        object.__setattr__(self, "_sources", Sources(sources or {}))
 
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
-    _sources: dict[str, tuple[Tensor, int]]
+    _sources: Sources
 
     def forward(self, *unnamed: Tensor, **batch: Tensor) -> StepOutput:
         """One step. Arguments are the spec's batch entries, by name.
@@ -87,7 +88,7 @@ class DistillModule(nn.Module):
             form = ", ".join(f"{name}=..." for name in self.spec.batch)
             raise InputError.of("KD702", f"a batch is given by name: step({form})")
         check_batch(self.spec, batch)
-        check_sources(self.spec, self._sources)
+        self._sources.check(self.spec)
         if self.check_values:
             check_values(self.spec, batch)
         with put_back():

@@ -83,6 +83,16 @@ def test_weights_that_change_are_not_overlooked(frozen: Any, net: nn.Module) -> 
     )
 
 
+def test_a_copy_watches_its_own_teacher(frozen: Any, net: nn.Module) -> None:
+    step = frozen.compiled(net)
+    twin = copy.deepcopy(step)
+    with torch.no_grad():
+        net[1][1].bias.add_(1)
+    torch.testing.assert_close(twin(**frozen.batch()).losses, twin(**frozen.batch()).losses)
+    with pytest.raises(InputError):
+        step(**frozen.batch())
+
+
 def test_weights_may_change_where_nothing_was_folded(frozen: Any, net: nn.Module) -> None:
     step = frozen.compiled(net, without=["freeze"])
     with torch.no_grad():
