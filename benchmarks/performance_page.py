@@ -16,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
+PICTURE = """<p align="center"><img src="images/compile_time.svg" width="640"
+alt="Seconds of kdgraph.compile over the layers of each model, for each family of transformers"></p>"""
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -24,6 +26,8 @@ def tables(results: Path) -> dict[str, str]:
     for name, table in (("vs_torchdistill", versus), ("compile_time", compile_time)):
         files = sorted(results.glob(f"{name}-*.json"))
         parts = [table(json.loads(path.read_text())) for path in files]
+        if name == "compile_time" and parts:
+            parts.append(PICTURE)
         if parts:
             found[name] = "\n\n".join(parts)
     return found
