@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = """<p align="center"><img src="images/compile_time.svg" width="640"
-alt="Seconds of kdgraph.compile over the layers of each model, for each family of transformers"></p>"""
+alt="Seconds of kdgraph.compile over the layers of each model, one line per family"></p>"""
 
 
 def tables(results: Path) -> dict[str, str]:
