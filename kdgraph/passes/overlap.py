@@ -37,7 +37,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     else:
         _Overlap(graph, beside, crossing).run()
         models = ", ".join(dict.fromkeys(owner_of(n) for n in beside))
-        context.did.append(f"{models}: on a stream of their own, {len(crossing)} values joined")
+        values = "1 value" if len(crossing) == 1 else f"{len(crossing)} values"
+        context.did.append(f"{models}: on a stream beside the student's, {values} joined")
     return graph
 
 
