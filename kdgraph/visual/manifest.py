@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from kdgraph.capture.ports import PortModel
 from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.example import letter_sizes
 from kdgraph.graph.ops import tap
@@ -158,8 +159,11 @@ def _used(graph: DistillGraph, path: str) -> int:
     found: dict[int, int] = {}
     for node in graph:
         target = str(node.target)
-        if node.op == "call_module" and f"{target}.".startswith(f"{path}."):
-            module = graph.root.get_submodule(target)
+        module = graph.root.get_submodule(target) if node.op == "call_module" else None
+        if isinstance(module, PortModel) and path == f"models.{owner_of(node)}":
+            own = (p for part in module.needed() for p in part.parameters(recurse=False))
+            found.update((id(p), p.numel()) for p in own)
+        elif module is not None and f"{target}.".startswith(f"{path}."):
             found.update((id(p), p.numel()) for p in module.parameters())
         elif node.op == "get_attr" and target.startswith(f"{path}."):
             parent, _, name = target.rpartition(".")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import kdgraph
+from kdgraph.visual import manifest
 
 
 class Block(nn.Module):
@@ -183,6 +184,8 @@ def test_it_says_what_is_no_longer_needed(rung: str) -> None:
     for model in ("teacher", "student"):
         (line,) = [w for w in record.did if w.startswith(f"{model}: ") and "parameters" in w]
         assert f"{gone:,} parameters ({share:.0%}) no longer needed" in line
+        facts = manifest(step.report)["models"][model]
+        assert facts["parameters"] - facts["parameters_used"] == gone
 
 
 @pytest.mark.parametrize("rung", ["fx", "export"])  # what Branching asks for is no graph
