@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import by_channel, unit
+from kdgraph.losses._part import part
 from kdgraph.losses.base import MAPS, TOKENS, RowLoss, Work, check_mask, same_features
 from kdgraph.losses.spatial_correlation import sizes
 from kdgraph.spec.entry import Ref, register_loss
@@ -40,22 +42,22 @@ class ChannelCorrelation(RowLoss):
         same_features(student, teacher, *TOKENS, *MAPS, positions=False)
         check_mask(mask, student[:1])
 
+    def parts(self, *, student: Any, teacher: Any, **_: Any) -> dict[str, partial[Any]]:
+        if self._form != "plain":
+            return {}
+        sides = {"student": student, "teacher": teacher}
+        return {
+            field: partial(correlations, x, self.variant == "cosine") for field, x in sides.items()
+        }
+
     def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
         if self._form == "delta_sigma":
             from kdgraph.losses._gram import gram_gap
 
             s, t = by_channel(student), by_channel(teacher)
             return gram_gap(s, t, across=True) / s.shape[1] ** 2
-        square = (self._correlations(student) - self._correlations(teacher)).square()
+        square = (student - teacher).square()
         return square.sum(2).mean(1) if self.variant == "code" else square.mean((1, 2))
-
-    def _correlations(self, x: Tensor) -> Tensor:
-        """[B, C, C]."""
-        channels = by_channel(x)
-        if self.variant == "cosine":
-            channels = unit(channels, 2)
-            return channels @ channels.mT
-        return unit(channels @ channels.mT, 2)
 
     def forms(self, *, student: Shape, teacher: Shape, **_: Shape) -> dict[str, Work]:
         from kdgraph.losses._gram import gram_work
@@ -72,3 +74,13 @@ class ChannelCorrelation(RowLoss):
         if sizes(student)[1] != sizes(teacher)[1]:
             return "the numbers of positions differ, so only channels can be compared"
         return None
+
+
+@part
+def correlations(x: Tensor, cosine: bool) -> Tensor:
+    """[B, C, C]: products of channels of length 1, or rows of length 1 of the products."""
+    channels = by_channel(x)
+    if cosine:
+        channels = unit(channels, 2)
+        return channels @ channels.mT
+    return unit(channels @ channels.mT, 2)
