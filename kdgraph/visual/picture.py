@@ -222,7 +222,9 @@ class _Fold:
                 lines = (f"{len(nodes)} operations", "cut: nothing reads them")
                 box = Box(f"{model}_cut", title, lines, role, model, faded=True)
                 starts = [self.box_of.get(i.name) for n in nodes for i in n.all_input_nodes]
+                # a node of that name may be gone: later passes have opened or folded it
                 known = [s for s in starts if s is not None]
+                known = known or [b.id for b in self.boxes if b.cluster == model]
                 if known:
                     self.boxes.append(box)
                     yield Arrow(known[-1], box.id, role, faded=True)

@@ -71,7 +71,8 @@ def test_alone_starts_from_the_same_values(
     """With nothing taken from the teacher, distilled and alone are one and the same training."""
     spec = make_spec(losses={"soft": {**make_spec()["losses"]["soft"], "weight": 0.0}})
     spec["losses"]["label"]["weight"] = 1.0
-    result = go(spec, tmp_path, compare=True)
+    # a student alone has a single edge, which is not fused: that differs by rounding
+    result = go(spec, tmp_path, compare=True, without=["fuse_losses"])
     seen = [load_file(run.weights or "") for run in (*result.runs, *result.alone)]
     assert same(*seen)
 
