@@ -44,8 +44,8 @@ class Sources:
                 model, _, path = name.partition(".")
                 raise InputError.of(
                     "KD709",
-                    f"{path!r} of frozen model {model!r} was written to after the spec was compiled; "
-                    "the step still has what was computed from its old values",
+                    f"{path!r} of frozen model {model!r} was written to after compilation: "
+                    "the step still has what was made of its old values",
                     help='compile again; or, if it is to change, without=["freeze", "precision"]',
                     span=spec.span("models", model),
                 )
