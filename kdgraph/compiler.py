@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdgraph.capture import Captured
-from kdgraph.capture.together import capture_together
-from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
-from kdgraph.graph.example import example_batch
-from kdgraph.models.load import build_model, build_skeleton, is_pretrained
+from kdgraph.errors import Diagnostic, KDGraphError
+from kdgraph.networks import build_networks, capture_networks, refuse
 from kdgraph.passes.base import Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
@@ -56,11 +52,11 @@ def compile(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    _refuse([*not_yet(checked), *check_weights(checked, given=models or {})])
-    nets = _models(checked, models or {}, trust)
+    refuse([*not_yet(checked), *check_weights(checked, given=models or {})])
+    nets = build_networks(checked, models or {}, trust)
     context = Context(checked)
     order = pipeline(without, also)
-    report = _plan(checked, _captures(checked, nets), context, order, start)
+    report = _plan(checked, capture_networks(checked, nets), context, order, start)
     program = lower(report.graph)
     programs = {True: program, False: program}
     if any(c.mode_dependent and checked.is_trainable(n) for n, c in report.captures.items()):
@@ -108,10 +104,10 @@ def plan(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    _refuse(not_yet(checked))
-    nets = _models(checked, models or {}, trust, skeleton=True)
+    refuse(not_yet(checked))
+    nets = build_networks(checked, models or {}, trust, skeleton=True)
     context, order = Context(checked, skeleton=True), pipeline(without, also)
-    return _plan(checked, _captures(checked, nets), context, order, start)
+    return _plan(checked, capture_networks(checked, nets), context, order, start)
 
 
 def _plan(
@@ -146,159 +142,8 @@ def _evaluation(
     try:
         for net in nets.values():
             net.eval()
-        captures = {**trained.captures, **_captures(spec, odd)}
+        captures = {**trained.captures, **capture_networks(spec, odd)}
         return _plan(spec, captures, context, order, start)
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _models(
-    spec: Spec, given: Mapping[str, nn.Module], trust: Collection[str], *, skeleton: bool = False
-) -> dict[str, nn.Module]:
-    """Builds what is not given; freezes what is not trained."""
-    trust = (trust,) if isinstance(trust, str) else trust  # not its letters
-    for name, net in cast(Mapping[str, object], given).items():
-        if not isinstance(net, nn.Module):
-            kind = type(net).__name__
-            raise ModelError.of("KD409", f"model {name!r} must be an nn.Module, not {kind}")
-        if name not in spec.models:
-            known = ", ".join(spec.models)
-            hint = near(name, spec.models) or f"the spec names {known}"
-            raise ModelError.of("KD409", f"the spec has no model {name!r}", help=hint)
-    nets: dict[str, nn.Module] = {}
-    wrong: list[Diagnostic] = []
-    for name in spec.models:
-        try:
-            if name in given:
-                net = given[name]
-            elif same := _same_network(spec, name, nets.keys() - given.keys()):
-                net = nets[same]
-            else:
-                net = _build(spec, name, trust, skeleton)
-        except KDGraphError as error:
-            wrong += error.diagnostics
-            continue
-        nets[name] = net
-    _refuse(wrong)
-    _refuse(_shared(spec, nets))
-    for name, net in nets.items():
-        net.train(spec.is_trainable(name))
-        if not spec.is_trainable(name):
-            net.requires_grad_(False)
-    return nets
-
-
-def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
-    """A frozen model already built that has the same weights, by the words of the spec."""
-    model = spec.models[name]
-    if spec.is_trainable(name) or model.source is None:
-        return None
-    if model.weights is None and not is_pretrained(model.source, model.args):
-        return None  # each starts from weights of its own
-    told = ("source", "args", "weights", "precision")
-    for other in spec.models:
-        found = spec.models[other]
-        equal = all(getattr(found, key) == getattr(model, key) for key in told)
-        if other in built and equal and not spec.is_trainable(other):
-            return other
-    return None
-
-
-def _shared(spec: Spec, nets: Mapping[str, nn.Module]) -> list[Diagnostic]:
-    """Parameters that a frozen model and a trained one have in common."""
-    owner = {p: n for n, net in nets.items() if spec.is_trainable(n) for p in net.parameters()}
-    found: list[Diagnostic] = []
-    for name, net in nets.items():
-        shared = {owner[p] for p in net.parameters() if p in owner}
-        if not spec.is_trainable(name) and shared:
-            message = f"model {name!r} is frozen, but has parameters of {sorted(shared)[0]!r}"
-            help = "hand over a copy: copy.deepcopy(net)"
-            found.append(Diagnostic("KD409", message, spec.span("models", name), help))
-    return found
-
-
-def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.Module:
-    model = spec.models[name]
-    span = spec.span("models", name, "source")
-    if model.source is None:
-        raise ModelError.of(
-            "KD409",
-            f"model {name!r} has no source",
-            span=spec.span("models", name),
-            help=f"write `source:`, or hand it over: compile(..., models={{{name!r}: net}})",
-        )
-    if skeleton:
-        return build_skeleton(model.source, model.args, trust=trust, span=span)
-    weights = spec.folder / model.weights if model.weights else None
-    if weights is not None:
-        span = spec.span("models", name, "weights")
-    return build_model(model.source, model.args, weights=weights, trust=trust, span=span)
-
-
-def _captures(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Captured]:
-    captures: dict[str, Captured] = {}
-    wrong: list[Diagnostic] = []
-    for name, net in nets.items():
-        roles = _roles(spec, nets, name)
-        if roles[0] != name:
-            continue
-        taps = {role: spec.models[role].taps for role in roles}
-        try:
-            inputs, free = _inputs(spec, name, net)
-            captures |= capture_together(net, inputs, taps, free=free)
-        except CaptureError as error:
-            for found in error.diagnostics:
-                named = [
-                    r for r in roles if any(repr(p) in found.message for p in taps[r].values())
-                ]
-                wrong += [_located(found, spec, role) for role in named or [name]]
-    _refuse(wrong)
-    return {name: captures[name] for name in nets}
-
-
-def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> list[str]:
-    """The models that are one frozen network on one input, ``name`` among them."""
-    if spec.is_trainable(name):
-        return [name]
-    return [
-        other
-        for other, net in nets.items()
-        if net is nets[name]
-        and not spec.is_trainable(other)
-        and spec.inputs(other) == spec.inputs(name)
-    ]
-
-
-def _inputs(
-    spec: Spec, name: str, net: nn.Module
-) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Example tensors for the arguments of a model's forward, and the sizes that stay free."""
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    batch = example_batch(spec, device)
-    written = spec.inputs(name)
-    if isinstance(written, str):
-        first = next(iter(inspect.signature(net.forward).parameters), "input")
-        written = {first: written}
-    shapes = {argument: spec.batch[entry].shape for argument, entry in written.items()}
-    free = {
-        a: [i for i, s in enumerate(shape) if isinstance(s, str)] for a, shape in shapes.items()
-    }
-    return {argument: batch[entry] for argument, entry in written.items()}, free
-
-
-def _located(found: Diagnostic, spec: Spec, model: str) -> Diagnostic:
-    """Gives a capture's finding its place: the tap it names, else the model."""
-    if found.span is not None:
-        return found
-    taps = spec.models[model].taps
-    tap = next((t for t, path in taps.items() if repr(path) in found.message), None)
-    keys = ("models", model, "taps", tap) if tap else ("models", model)
-    message = f"model {model!r}: {found.message}"
-    return Diagnostic(found.code, message, spec.span(*keys), found.help, found.severity)
-
-
-def _refuse(found: Sequence[Diagnostic]) -> None:
-    errors = [d for d in found if d.severity == "error"]
-    if errors:
-        raise SpecError(errors)

@@ -89,7 +89,7 @@ def with_regressor(path: str, regressor: nn.Module) -> Config:
 
 
 @register_auxiliary_model_wrapper
-class Regressor(AuxiliaryModelWrapper):  # type: ignore[misc]
+class Regressor(AuxiliaryModelWrapper):  # type: ignore[misc]  # untyped there
     """The wrapper that its documentation has users write for a method with an adapter."""
 
     def __init__(
@@ -110,20 +110,20 @@ class Regressor(AuxiliaryModelWrapper):  # type: ignore[misc]
         self.regressor(io_dict[self.path]["output"])
 
 
-@register_adaptation_module  # type: ignore[untyped-decorator]
+@register_adaptation_module  # type: ignore[untyped-decorator]  # untyped there
 def given(module: nn.Module) -> nn.Module:
     """An adaptation that exists already, so that it starts from kdgraph's weights."""
     return module
 
 
-@register_forward_proc_func  # type: ignore[untyped-decorator]
+@register_forward_proc_func  # type: ignore[untyped-decorator]  # untyped there
 def forward_student_entry(model: nn.Module, batch: Mapping[str, Tensor], *_: Any) -> Tensor:
     """The student's part of a batch that holds tensors of both."""
     output: Tensor = model(batch["student"])
     return output
 
 
-@register_forward_proc_func  # type: ignore[untyped-decorator]
+@register_forward_proc_func  # type: ignore[untyped-decorator]  # untyped there
 def forward_teacher_entry(model: nn.Module, batch: Mapping[str, Tensor], *_: Any) -> Tensor:
     """The teacher's part."""
     output: Tensor = model(batch["teacher"])

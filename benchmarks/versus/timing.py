@@ -70,7 +70,7 @@ def step(side: Side, device: torch.device, *, autocast: bool = False) -> Tensor:
         tensor.grad = None
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         loss = side.loss()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # untyped there
     return loss.detach()
 
 

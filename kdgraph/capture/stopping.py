@@ -116,11 +116,11 @@ def _named(model: nn.Module, kind: str) -> list[tuple[str, Tensor]]:
     ]
 
 
-class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Notes which storages operators are given."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.seen: set[int] = set()
         self.count = 0
 

@@ -100,11 +100,11 @@ def _copied(value: Tensor) -> Tensor:
     return copy
 
 
-class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Counts operators by name, tensor sizes and plain arguments."""
 
     def __init__(self, calls: Counter[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self._calls = calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -168,7 +168,7 @@ def replaced(owner: type, name: str, value: Any) -> Iterator[None]:
 
 
 def _cuda_runs() -> bool:
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # untyped there
 
 
 def _torch_state() -> bytes:

@@ -40,7 +40,7 @@ class Held:
 Key = tuple[str, bool]
 
 
-class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Counts under ``(node, backward)``, which whoever runs the step keeps up to date.
 
     FLOPs are those of torch's ``FlopCounterMode``: matrix products, convolutions and attention;
@@ -59,7 +59,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.node, self.backward = "", False
         self.flops: Counter[Key] = Counter()
         self.moved: Counter[Key] = Counter()

@@ -76,7 +76,7 @@ def _left() -> list[torch.cuda.Stream]:
 
 @functools.cache
 def _side(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # untyped there
 
 
 def _record(values: Sequence[Tensor], stream: torch.cuda.Stream) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kdgraph.losses._math import SHORT, unit
-from kdgraph.losses.base import Work
+from kdgraph.losses._work import Work
 
 
 def gram_gap(student: Tensor, teacher: Tensor, *, across: bool = False) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torch.utils.checkpoint import checkpoint
 
-from kdgraph.losses.base import Work
+from kdgraph.losses._work import Work
 
 # Pairs closer than this share of their distance from the mean, squared, count as coinciding.
 # Inner products in float64 are wrong by far less, differences of float32 by hardly more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 from kdgraph.losses.base import per_sample
@@ -42,3 +42,14 @@ def part(function: Part[P]) -> Part[P]:
 def log_probabilities(logits: Tensor, tau: Tensor | float) -> Tensor:
     """``log softmax(z / tau)`` over the classes, in the shape of the logits."""
     return (logits / per_sample(tau, logits)).log_softmax(class_dim(tuple(logits.shape)))
+
+
+def tempered(
+    student: Any, teacher: Any, tau: Any, tau_student: Any = None
+) -> dict[str, partial[Any]]:
+    """The parts of a loss between two sides of logits: ``log softmax`` of each at its tau."""
+    own = tau if tau_student is None else tau_student
+    return {
+        "student": partial(log_probabilities, student, own),
+        "teacher": partial(log_probabilities, teacher, tau),
+    }

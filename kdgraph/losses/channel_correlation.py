@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import by_channel, unit
 from kdgraph.losses._part import part
-from kdgraph.losses.base import MAPS, TOKENS, RowLoss, Work, check_mask, same_features
+from kdgraph.losses._work import Work
+from kdgraph.losses.base import MAPS, TOKENS, RowLoss, check_mask, same_features
 from kdgraph.losses.spatial_correlation import sizes
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape

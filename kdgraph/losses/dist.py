@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import pearson
-from kdgraph.losses._part import log_probabilities
+from kdgraph.losses._part import tempered
 from kdgraph.losses.base import Loss, same_classes
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
@@ -44,10 +44,7 @@ class DIST(Loss):
         same_classes(student, teacher)
 
     def parts(self, *, student: Any, teacher: Any, tau: Any) -> dict[str, partial[Any]]:
-        return {
-            "student": partial(log_probabilities, student, tau),
-            "teacher": partial(log_probabilities, teacher, tau),
-        }
+        return tempered(student, teacher, tau)
 
     def forward(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
         q, p = _probabilities(student), _probabilities(teacher)

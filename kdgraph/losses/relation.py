@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.losses._math import unit
-from kdgraph.losses.base import Loss, Work, same_samples
+from kdgraph.losses._work import Work
+from kdgraph.losses.base import Loss, same_samples
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape
 from kdgraph.spec.types import NonNegative

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.losses._math import divergence
-from kdgraph.losses._part import log_probabilities
+from kdgraph.losses._part import tempered
 from kdgraph.losses.base import (
     RowLoss,
     check_mask,
@@ -57,12 +57,7 @@ class ReverseKL(RowLoss):
     def parts(
         self, *, student: Any, teacher: Any, tau: Any, tau_student: Any = None, **_: Any
     ) -> dict[str, partial[Any]]:
-        return {
-            "student": partial(
-                log_probabilities, student, tau if tau_student is None else tau_student
-            ),
-            "teacher": partial(log_probabilities, teacher, tau),
-        }
+        return tempered(student, teacher, tau, tau_student)
 
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float, **_: Any) -> Tensor:
         kl = divergence(student, teacher).sum(class_dim(tuple(student.shape)))

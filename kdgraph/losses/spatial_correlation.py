@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.losses._math import by_channel
-from kdgraph.losses.base import MAPS, TOKENS, RowLoss, Work, check_mask, same_features
+from kdgraph.losses._work import Work
+from kdgraph.losses.base import MAPS, TOKENS, RowLoss, check_mask, same_features
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
 

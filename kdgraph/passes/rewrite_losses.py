@@ -10,7 +10,8 @@ from kdgraph.graph import DistillGraph
 from kdgraph.graph.distill_graph import role_of, shape_of
 from kdgraph.graph.example import letter_sizes
 from kdgraph.losses._module import LossModule
-from kdgraph.losses.base import Loss, Work
+from kdgraph.losses._work import Work
+from kdgraph.losses.base import Loss
 from kdgraph.passes.base import Context, register_pass
 from kdgraph.spec.language import Spec
 from kdgraph.spec.shapes import Shape
