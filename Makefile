@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile methods constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-compile: $(FULL) ## the time that kdgraph.compile takes; writes benchmarks
 	$(ALONE) $(BIN)/python benchmarks/compile_time.py --output benchmarks/results \
 	    --chart docs/images/compile_time.svg
 	$(BIN)/python benchmarks/performance_page.py
+
+methods: $(FULL) ## train every method over 3 seeds; writes docs/methods/results.md
+	$(BIN)/python benchmarks/run_methods.py
 
 format: $(FULL) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
