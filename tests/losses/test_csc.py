@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from kdgraph.losses.csc import CSC
 from kdgraph.spec.shapes import ShapeMismatch
 
-VARIANTS: list[dict[str, Any]] = [{}, {"spatial": 0.0}, {"channel": 0.0}]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"spatial": 0.0},
+    {"channel": 0.0},
+    {"variant": "joint"},
+    {"variant": "joint", "patches": 2},
+    {"pool_to": (1, 2)},
+]
 
 forms = pytest.mark.parametrize("form", ["plain", "delta_sigma"])
 
@@ -38,6 +46,8 @@ def test_known_numbers(value_of: Callable[..., Any], form: str) -> None:
         ({"spatial": 2.0, "channel": 0.5}, 2 * 0.0816765484370 + 0.5 * 0.376848976278),
     ):
         assert value_of(loss_of(form, **keys), **tensors).item() == pytest.approx(number, abs=1e-11)
+        narrow = value_of(loss_of(form, **keys), **{n: t.float() for n, t in tensors.items()})
+        assert narrow.item() == pytest.approx(number, rel=1e-5)
 
 
 @forms
@@ -52,24 +62,85 @@ def test_matrix_by_matrix(value_of: Callable[..., Any], form: str, shape: tuple[
     assert value.item() == pytest.approx(np.mean(samples), rel=1e-11)
 
 
+def pieces(x: torch.Tensor) -> np.ndarray:
+    """The 2 x 2 patches of every channel of a map [C, 4, 6], a row each."""
+    corners = [(c, i, j) for c in range(len(x)) for i in (0, 2) for j in (0, 3)]
+    return np.array([x[c, i : i + 2, j : j + 3].flatten().numpy() for c, i, j in corners])
+
+
 @forms
-def test_patches(value_of: Callable[..., Any], form: str) -> None:
-    student, teacher = torch.randn(2, 1, 2, 4, 6).double()
-    a, b = (
-        np.array([x[0, c, i : i + 2, j : j + 3].flatten().numpy()
-                  for c in range(2) for i in (0, 2) for j in (0, 3)])
-        for x in (student, teacher)
-    )  # fmt: skip
-    value = value_of(loss_of(form, spatial=0.0, patches=2), student=student, teacher=teacher)
-    assert value.item() == pytest.approx(((cosines(a) - cosines(b)) ** 2).mean(), rel=1e-11)
+def test_joint(value_of: Callable[..., Any], form: str) -> None:
+    student, teacher = torch.randn(2, 3, 2, 4, 6).double()
+    pairs = zip(student, teacher, strict=True)
+    samples = [((cosines(pieces(s)) - cosines(pieces(t))) ** 2).mean() for s, t in pairs]
+    value = value_of(loss_of(form, variant="joint", patches=2), student=student, teacher=teacher)
+    assert value.item() == pytest.approx(np.mean(samples), rel=1e-11)
 
 
-def test_maps_that_cannot_be_cut_are_refused() -> None:
-    with pytest.raises(ShapeMismatch, match="2 x 2 patches"):
-        loss_of(patches=2).shapes(student=(2, 8, 4, 5), teacher=(2, 8, 4, 5))
-    with pytest.raises(ShapeMismatch, match="patches"):
-        loss_of(patches=2).shapes(student=(2, 4, 8), teacher=(2, 4, 8))
-    loss_of(patches=2).shapes(student=(2, 8, 4, 6), teacher=(2, 8, 4, 6))
+@forms
+def test_joint_of_one_piece_is_the_channel_part(value_of: Callable[..., Any], form: str) -> None:
+    student, teacher = torch.randn(2, 3, 4, 2, 3).double()
+    joint = value_of(loss_of(form, variant="joint"), student=student, teacher=teacher)
+    channel = value_of(loss_of(form, spatial=0.0), student=student, teacher=teacher)
+    assert joint.item() == pytest.approx(channel.item(), rel=1e-12)
+
+
+@forms
+def test_pooled_maps_are_compared_as_such(value_of: Callable[..., Any], form: str) -> None:
+    student, teacher = torch.randn(2, 3, 4, 4, 6).double()
+    small = {
+        side: x.reshape(3, 4, 2, 2, 3, 2).mean((3, 5))
+        for side, x in (("student", student), ("teacher", teacher))
+    }
+    found = value_of(loss_of(form, pool_to=(2, 3)), student=student, teacher=teacher)
+    assert found.item() == pytest.approx(value_of(loss_of(form), **small).item(), rel=1e-12)
+
+
+def test_pooling_bounds_the_work() -> None:
+    shapes = {"student": (2, 64, 128, 128), "teacher": (2, 64, 128, 128)}
+    whole, pooled = loss_of().forms(**shapes), loss_of(pool_to=(8, 8)).forms(**shapes)
+    assert pooled["plain"].flops < whole["plain"].flops / 1000
+
+
+def test_a_map_as_one_vector_has_nothing_but_its_angle() -> None:
+    """Why no variant flattens channels and pixels into one vector.
+
+    The matrix of such a vector with itself has rank one, so that the squared difference of two
+    of them is 2 (1 - cos**2): one number, and no relation of channels or pixels is left.
+    """
+
+    def both_ways(student: np.ndarray, teacher: np.ndarray) -> tuple[float, float]:
+        s, t = (x.flatten() / np.linalg.norm(x) for x in (student, teacher))
+        gap = np.outer(t, t) - np.outer(s, s)
+        return float((gap**2).sum()), float(2 * (1 - (t @ s) ** 2))
+
+    known = both_ways(np.array([[0.5, 1, 1], [1, -1, 0]]), np.array([[1, 0, 2], [0, 1, 1]]))
+    assert known == pytest.approx((1.848739495798,) * 2, rel=1e-11)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        long, short = both_ways(*random.normal(size=(2, 3, 8)))
+        assert long == pytest.approx(short, rel=1e-11)
+
+
+def test_maps_that_cannot_be_cut_or_pooled_are_refused() -> None:
+    loss = loss_of(variant="joint", patches=2)
+    for shape in ((2, 8, 4, 5), (2, 4, 8)):
+        with pytest.raises(ShapeMismatch, match="patches"):
+            loss.shapes(student=shape, teacher=shape)
+    loss.shapes(student=(2, 8, 4, 6), teacher=(2, 8, 4, 6))
+    pooled = loss_of(variant="joint", patches=2, pool_to=(3, 4))
+    with pytest.raises(ShapeMismatch, match=r"\[2, 8, 3, 4\].*2 x 2 patches"):
+        pooled.shapes(student=(2, 8, 6, 6), teacher=(2, 8, 6, 6))
+    with pytest.raises(ShapeMismatch, match="smaller than 3 x 4"):
+        pooled.shapes(student=(2, 8, 6, 3), teacher=(2, 8, 6, 3))
+    with pytest.raises(ShapeMismatch, match="averaged"):
+        pooled.shapes(student=(2, 36, 8), teacher=(2, 36, 8))
+
+
+@pytest.mark.parametrize("keys", [{"patches": 2}, {"variant": "joint", "spatial": 0.5}])
+def test_keys_of_the_other_variant_are_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="no effect"):
+        loss_of(**keys)
 
 
 @pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3, 1e-4])
