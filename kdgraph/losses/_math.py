@@ -54,6 +54,16 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return p * gap - p + log_q.exp()
 
 
+def log_mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """``log(share p + (1 - share) q)``; a class that both mask is given the value 0.
+
+    By way of the probabilities: the logarithm of a sum of exponentials has no gradient there.
+    """
+    mixture = share * log_p.exp() + (1 - share) * log_q.exp()
+    possible = mixture > 0
+    return mixture.where(possible, 1).log()
+
+
 def by_channel(x: Tensor) -> Tensor:
     """[B, C, N] from a map [B, C, ...] or from tokens [B, N, C]."""
     return x.mT if x.dim() == 3 else x.flatten(2)

@@ -9,6 +9,7 @@ that, its own test file ``test_<use>.py`` says:
     LOGITS = True                           # its inputs are logits, where -inf masks a class
     MASKED = ("student", "both")            # who may mask it; default: also "teacher" alone
     ZERO_AT_EQUAL = False                   # student == teacher is not where it is 0 and least
+    CONSTANT_PART = True                    # part of it has no gradient, on purpose
 
     def further(student):                   # tensors for other required references
         return {"target": torch.randint(0, 2, student.shape[:1])}
@@ -130,6 +131,7 @@ CASES: dict[str, Callable[[Case], bool]] = {
     "zero_case": lambda case: (
         "teacher" in case.loss.ref_fields() and getattr(case.helper, "ZERO_AT_EQUAL", True)
     ),
+    "smooth_case": lambda case: not getattr(case.helper, "CONSTANT_PART", False),
     "row_case": lambda case: isinstance(case.loss, RowLoss),
     "logit_case": lambda case: getattr(case.helper, "LOGITS", False),
     "closed_case": lambda case: case.loss.has_closed_form(),

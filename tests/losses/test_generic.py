@@ -49,12 +49,12 @@ def test_value_is_one_number(case: Case) -> None:
     assert value.isfinite()
 
 
-def test_gradient_is_the_derivative(case: Case) -> None:
-    tensors, learned = case.tensors(), case.learned()
+def test_gradient_is_the_derivative(smooth_case: Case) -> None:
+    tensors, learned = smooth_case.tensors(), smooth_case.learned()
 
     def value(student: Tensor, *numbers: Tensor) -> Any:
         given = dict(zip(learned, numbers, strict=True))
-        return case.value(**{**tensors, "student": student}, learned=given)
+        return smooth_case.value(**{**tensors, "student": student}, learned=given)
 
     leaves = [t.requires_grad_() for t in (tensors["student"].clone(), *learned.values())]
     assert torch.autograd.gradcheck(value, leaves)
