@@ -36,6 +36,12 @@ def _data() -> Registry[Any]:
     return DATA
 
 
+def _transforms() -> Registry[Any]:
+    from kdgraph.spec.transforms import TRANSFORMS
+
+    return TRANSFORMS
+
+
 def _models() -> Registry[Any]:
     from kdgraph.models import SOURCES
 
@@ -58,6 +64,7 @@ _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "kernels": lambda: Registry("kernel", "kdgraph.kernels"),
     "schedules": _schedules,
     "data": _data,
+    "transforms": _transforms,
 }
 
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from kdgraph.registry import Registry
 from kdgraph.spec.entry import Entry, OneOf, Ref, use_name
+from kdgraph.spec.transforms import TRANSFORMS, TransformEntry
 from kdgraph.spec.types import Count, Name, Positive, Strict
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -75,6 +76,11 @@ class DataEntry(Entry):
 
     augment: Augment | None = None
     """Random changes of the training images."""
+
+    transforms: Annotated[
+        tuple[Annotated[TransformEntry, OneOf(TRANSFORMS)], ...], Field(strict=False)
+    ] = ()
+    """Changes of training batches, in this order, after ``augment``; views come before it."""
 
     normalise: Normalise | None = None
     """Left out: what the data set states for itself, if anything."""

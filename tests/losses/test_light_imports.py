@@ -9,15 +9,20 @@ SCRIPT = """
 import sys
 from kdgraph.spec.entry import ADAPTERS, LOSSES, SIGNALS
 from kdgraph.spec.steer import SCHEDULES
+from kdgraph.spec.training import DATA
+from kdgraph.spec.transforms import TRANSFORMS
 
-registry = {"losses": LOSSES, "adapters": ADAPTERS, "signals": SIGNALS, "schedules": SCHEDULES}
+registry = {"losses": LOSSES, "adapters": ADAPTERS, "signals": SIGNALS, "schedules": SCHEDULES,
+            "data": DATA, "transforms": TRANSFORMS}
 assert registry[sys.argv[1]].names()
 heavy = {"torch", "numpy", "torchvision", "timm", "transformers"} & set(sys.modules)
 assert not heavy, f"importing {sys.argv[1]} imports {heavy}"
 """
 
 
-@pytest.mark.parametrize("part", ["losses", "adapters", "signals", "schedules"])
+@pytest.mark.parametrize(
+    "part", ["losses", "adapters", "signals", "schedules", "data", "transforms"]
+)
 def test_naming_the_vocabulary_imports_no_torch(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, part], capture_output=True, text=True, check=False

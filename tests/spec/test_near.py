@@ -8,6 +8,7 @@ from kdgraph.errors import KDGraphError, near
 from kdgraph.spec.entry import ACTIONS, ADAPTERS, LOSSES, SIGNALS
 from kdgraph.spec.steer import SCHEDULES
 from kdgraph.spec.training import DATA
+from kdgraph.spec.transforms import TRANSFORMS
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ def test_a_second_match_only_where_it_is_as_near(
 
 
 def test_registries_name_the_command_that_lists_them() -> None:
-    kinds = [r.listing for r in (LOSSES, SIGNALS, ADAPTERS, ACTIONS, SCHEDULES, DATA)]
-    words = ["losses", "signals", "adapters", "actions", "schedules", "data"]
-    assert kinds == [f"`kdgraph list {word}`" for word in words]
+    kinds = (LOSSES, SIGNALS, ADAPTERS, ACTIONS, SCHEDULES, DATA, TRANSFORMS)
+    words = ["losses", "signals", "adapters", "actions", "schedules", "data", "transforms"]
+    assert [r.listing for r in kinds] == [f"`kdgraph list {word}`" for word in words]
     with pytest.raises(KDGraphError, match="`kdgraph list losses` shows every loss"):
         LOSSES.get("soft_taget")

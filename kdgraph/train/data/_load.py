@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from kdgraph.spec.training import Augment, Normalise
 from kdgraph.train.data._split import Split, seeded
 from kdgraph.train.data.base import DataSet
+from kdgraph.train.data.transforms.base import Transform
 
 Key = tuple[int, int, list[int]]  # epoch, number of the batch in it, rows
 
@@ -26,16 +27,16 @@ def train_loader(
 ) -> DataLoader[dict[str, Tensor]]:
     """The batches of one epoch from batch number ``done`` on.
 
-    Order and augmentation are a pure function of (seed, epoch, batch), so that a run taken up
-    in the middle sees what it would have seen.
+    Order, augmentation and transforms are a pure function of (seed, epoch, batch), so that a run
+    taken up in the middle sees what it would have seen.
     """
     order = Epoch(len(split), data.batch_size, seed=seed, epoch=epoch, done=done)
-    batches = Batches(split, data.scaling(), data.augment, seed)
+    batches = Batches(split, data.scaling(), data.augment, data.steps(), seed)
     return _loader(batches, order, data.workers)
 
 
 def eval_loader(split: Split, data: DataSet) -> DataLoader[dict[str, Tensor]]:
-    """Every row once, in order, not augmented."""
+    """Every row once, in order, neither augmented nor transformed."""
     return _loader(Batches(split, data.scaling()), Ordered(len(split), data.batch_size),
                    data.workers)  # fmt: skip
 
@@ -79,16 +80,24 @@ class Ordered(Sampler[Key]):
 
 
 class Batches(Dataset[dict[str, Tensor]]):
-    """Reads, augments and normalises a batch; images of bytes are scaled to 0 .. 1."""
+    """Reads a batch and makes of it what a model sees; images of bytes are scaled to 0 .. 1.
+
+    In this order: views are taken, ``augment`` draws for its entry and for each view of it, the
+    other transforms run as they are listed, and ``normalise`` takes its entry and the views.
+    """
 
     def __init__(
         self,
         split: Split,
         scaling: Normalise | None,
         augment: Augment | None = None,
+        transforms: Sequence[Transform] = (),
         seed: int = 0,
     ) -> None:
         self.split, self.scaling, self.augment, self.seed = split, scaling, augment, seed
+        numbered = list(enumerate(transforms))
+        self.taking = [(at, t) for at, t in numbered if t.views()]
+        self.changing = [(at, t) for at, t in numbered if not t.views()]
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         epoch, number, rows = key
@@ -96,13 +105,33 @@ class Batches(Dataset[dict[str, Tensor]]):
         for name, value in batch.items():
             if value.dtype == torch.uint8 and value.dim() == 4:
                 batch[name] = value.float().div_(255)
+        batch = self._transformed(batch, self.taking, epoch, number)
         if self.augment is not None:
-            entry = self.augment.entry
-            chance = seeded("augment", self.seed, epoch, number)
-            batch[entry] = augmented(batch[entry], self.augment, chance)
+            for name, own in self._with_views(self.augment.entry).items():
+                chance = seeded("augment", self.seed, epoch, number, *own)
+                batch[name] = augmented(batch[name], self.augment, chance)
+        batch = self._transformed(batch, self.changing, epoch, number)
         if self.scaling is not None and self.scaling.entry in batch:
-            batch[self.scaling.entry] = normalised(batch[self.scaling.entry], self.scaling)
+            for name in self._with_views(self.scaling.entry):
+                batch[name] = normalised(batch[name], self.scaling)
         return batch
+
+    def _transformed(
+        self, batch: dict[str, Tensor], steps: list[tuple[int, Transform]], epoch: int, number: int
+    ) -> dict[str, Tensor]:
+        for at, transform in steps:
+            chance = seeded("transform", self.seed, epoch, number, at)
+            batch = transform.apply(batch, chance)
+        return batch
+
+    def _with_views(self, entry: str) -> dict[str, tuple[str, ...]]:
+        """The entry and every view of it, or of a view of it: what sets their draws apart."""
+        found: dict[str, tuple[str, ...]] = {entry: ()}
+        for _, transform in self.taking:
+            for name, of in transform.views().items():
+                if of in found:
+                    found[name] = (name,)
+        return found
 
 
 def normalised(x: Tensor, scaling: Normalise) -> Tensor:

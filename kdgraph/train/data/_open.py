@@ -9,6 +9,7 @@ from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import Split, draw
 from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.score import find_score
 
 
 def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]:
@@ -40,13 +41,15 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
     if data.limit is not None and data.limit < len(splits.train):
         kept, _ = draw(splits.train, data.limit, "limit", data.split_seed)
         splits = replace(splits, train=splits.train.subset(kept))
-    return data, splits
+    fitted = tuple(t.fitted(splits.train) for t in data.steps())
+    return data.model_copy(update={"transforms": fitted}), splits
 
 
 def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
-    columns = train.columns
-    known = f"{data.use} has {', '.join(columns)}"
-    wrong = [
+    read = train.columns
+    columns, wrong = _transformed_columns(spec, data, read)
+    known = f"{data.use} has {', '.join(read)}"
+    wrong += [
         Diagnostic(
             "KD711",
             f"the data set {data.use!r} has no column for the batch entry {name!r}",
@@ -54,12 +57,42 @@ def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
             near(name, columns) or known,
         )
         for name in spec.batch
-        if name not in columns
+        if name not in columns and not wrong  # it may be one that a transform would have added
     ]
     for key in ("augment", "normalise"):
         block = getattr(data, key)
-        if block is not None and block.entry not in columns:
+        if block is not None and block.entry not in read:
             message = f"`{key}` speaks of {block.entry!r}"
             wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
     if wrong:
         raise DataError(wrong)
+    _check_evaluation(spec, read)
+
+
+def _transformed_columns(
+    spec: Spec, data: DataSet, read: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[Diagnostic]]:
+    """The columns of a training batch, and what is wrong with the transforms."""
+    columns, wrong = read, []
+    # views come first, as when a batch is made
+    for at, transform in sorted(enumerate(data.steps()), key=lambda step: not step[1].views()):
+        try:
+            columns += transform.columns(columns)
+        except DataError as error:
+            place = spec.span("data", "transforms", at)
+            wrong += [replace(d, span=place) for d in error.diagnostics]
+    return columns, wrong
+
+
+def _check_evaluation(spec: Spec, read: tuple[str, ...]) -> None:
+    """What is scored is run on data that no transform has seen."""
+    score = find_score(spec)
+    inputs = [score.inputs] if isinstance(score.inputs, str) else list(score.inputs.values())
+    for name in [*inputs, score.target]:
+        if name not in read:
+            raise DataError.of(
+                "KD711",
+                f"{name!r} comes from a transform, so it is not there at evaluation",
+                span=spec.span("batch", name),
+                help=f"{score.model!r} is scored on what the data set itself has",
+            )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdgraph.errors import DataError
 from kdgraph.spec.training import DataEntry, Normalise
+from kdgraph.train.data.transforms.base import Transform
 
 if TYPE_CHECKING:
     from kdgraph.train.data._split import Split
@@ -54,6 +55,10 @@ class DataSet(DataEntry):
     def scaling(self) -> Normalise | None:
         """How images are normalised: as the spec says, else what the data set states."""
         return self.normalise
+
+    def steps(self) -> list[Transform]:
+        """The transforms of training batches."""
+        return [t for t in self.transforms if isinstance(t, Transform)]
 
 
 def library(module: str, needed_by: str, extra: str) -> ModuleType:

@@ -1,0 +1,1 @@
+"""Changes of training batches, one file each. No module here imports torch early."""
