@@ -71,6 +71,9 @@ class DataEntry(Entry):
     limit: Count | None = None
     """Keeps only this many training rows, drawn once, alike from every class where known."""
 
+    select_classes: Annotated[tuple[Whole, ...], Field(strict=False, min_length=1)] | None = None
+    """Keeps only the rows of these classes and numbers them from 0 in this order; all parts."""
+
     split_seed: Seed = 0
     """Draws what ``limit`` keeps and, for a set without one of its own, the validation part."""
 
@@ -87,6 +90,14 @@ class DataEntry(Entry):
 
     workers: Whole = 0
     """Processes that load batches; 0 loads in the training process, best for data in memory."""
+
+    @model_validator(mode="after")
+    def _distinct_classes(self) -> Self:
+        chosen = self.select_classes or ()
+        if len(set(chosen)) < len(chosen):
+            twice = next(c for c in chosen if chosen.count(c) > 1)
+            raise PydanticCustomError("repeated_class", "class {c} is listed twice", {"c": twice})
+        return self
 
 
 DATA: Registry[type[Any]] = Registry("data set", "kdgraph.train.data")
@@ -190,7 +201,8 @@ class EarlyStop(Strict):
 class TeacherTraining(Strict):
     """How frozen models that come without weights are trained first, on the labels alone.
 
-    They see the same data as the student. What is left out is as for the student.
+    They see the same data as the student, but for transforms that add columns (views, MixUp).
+    What is left out is as for the student.
     """
 
     model_config = _DOCUMENTED
@@ -200,6 +212,9 @@ class TeacherTraining(Strict):
 
     models: Annotated[tuple[Name, ...], Field(strict=False)] | None = None
     """Which; left out: every frozen model with neither ``weights`` nor pretrained arguments."""
+
+    classes: Count | None = None
+    """Trains and scores them on all classes of the data, this many, not on ``select_classes``."""
 
     optimizer: Optimizer | None = None
     """Left out: the student's."""

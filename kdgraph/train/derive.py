@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kdgraph.errors import DataError
-from kdgraph.spec.entry import LOSSES
+from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import Evaluate
+from kdgraph.train.data.base import DataSet
+from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score, output_tap
 
 _TAP = "prediction"  # what the output is called where the spec has no tap on it
 
 
 def student_alone(spec: Spec) -> Spec:
-    """The same training without any teacher.
+    """The same training without any teacher, and with the student called once.
 
-    What stays are the loss edges that read the student and the batch alone. A single one gets
-    the weight 1, as the share it had beside a teacher would only slow it down; several keep
-    their weights. Where there is none, cross-entropy with the labels is put in.
+    What stays are the loss edges that read the student and the batch alone, through signals or
+    not. A single one gets the weight 1, as the share it had beside a teacher would only slow it
+    down; several keep their weights. Where there is none, cross-entropy with the labels is put in.
 
     Raises:
         DataError: KD715 when there is no such edge and no labels to make one from.
@@ -36,14 +39,16 @@ def student_alone(spec: Spec) -> Spec:
     return spec.model_copy(
         update={
             "name": f"{spec.name}, student alone",
-            "models": {student: spec.models[student]},
-            "links": {}, "signals": {}, "losses": edges,
+            "models": {student: spec.models[student].model_copy(update={"passes": None})},
+            "links": {}, "signals": _behind(spec, edges.values()), "losses": edges,
         }
     )  # fmt: skip
 
 
 def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     """The training of a teacher on the labels, by the ``teacher`` block of ``train``.
+
+    Transforms that add columns (a second view, mixed labels) are left out: nothing reads them.
 
     Raises:
         DataError: KD715 when there are no labels.
@@ -56,7 +61,28 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
         changes["optimizer"] = block.optimizer
     if block.scheduler is not None:
         changes["scheduler"] = block.scheduler
-    return _on_labels(spec, teacher, f"{spec.name}, {teacher}", changes)
+    own = _on_labels(spec, teacher, f"{spec.name}, {teacher}", changes)
+    score = find_score(own)
+    inputs = [score.inputs] if isinstance(score.inputs, str) else score.inputs.values()
+    batch = {n: e for n, e in own.batch.items() if n in (*inputs, score.target)}
+    data = own.data
+    if isinstance(data, DataSet):
+        data = data.model_copy(update={"transforms": _kept(data)})
+    if block.classes is not None and data is not None:
+        batch[score.target] = batch[score.target].model_copy(update={"classes": block.classes})
+        data = data.model_copy(update={"select_classes": None})
+    return own.model_copy(update={"batch": batch, "data": data})
+
+
+def _kept(data: DataSet) -> tuple[Transform, ...]:
+    """The transforms that neither add columns nor read an added one."""
+    added: set[str] = set()
+    kept = []
+    for step in data.steps():
+        added |= set(step.adds())
+        if not step.adds() and not added & set(step.reads()):
+            kept.append(step)
+    return tuple(kept)
 
 
 def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec:
@@ -86,5 +112,18 @@ def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec
 
 
 def _own(spec: Spec, student: str, ref: str) -> bool:
-    """Whether a reference is to the student or to the batch."""
+    """Whether a reference is to the student or to the batch, or to a signal made of those."""
+    if (signal := spec.signals.get(ref)) is not None:
+        return all(_own(spec, student, inner) for _, inner in signal.references())
     return ref in spec.batch or ref.partition(".")[0] == student
+
+
+def _behind(spec: Spec, entries: Iterable[Entry]) -> dict[str, Any]:
+    """The signals that entries read, directly or through other signals, in the spec's order."""
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        new = {ref for _, ref in waiting.pop().references() if ref in spec.signals} - found
+        found |= new
+        waiting += [spec.signals[name] for name in new]
+    return {name: signal for name, signal in spec.signals.items() if name in found}

@@ -13,6 +13,7 @@ from kdgraph.compiler import compile
 from kdgraph.errors import CaptureError, DataError, near
 from kdgraph.models.load import build_model
 from kdgraph.spec.language import Spec
+from kdgraph.train.data._open import open_data
 from kdgraph.train.derive import teacher_by_itself
 from kdgraph.train.keep import WEIGHTS, fingerprint, write_json
 from kdgraph.train.result import Run
@@ -102,6 +103,9 @@ def _train_teacher(
         raise DataError.of(
             "KD717", f"model {name!r} has no source to train", span=spec.span("models", name)
         )
+    if own.data != spec.data:
+        data, splits = open_data(own, trust)
+        setting = replace(setting, data=data, splits=splits)
     torch.manual_seed(own.train.seed)
     place = spec.span("models", name, "source")
     net = build_model(model.source, model.args, trust=trust, span=place)

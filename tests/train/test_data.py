@@ -11,9 +11,10 @@ import torch
 
 import kdgraph
 from kdgraph.spec.training import DATA, Augment, Normalise
+from kdgraph.train.data._classes import select_classes
 from kdgraph.train.data._load import Batches, augmented, eval_loader, train_loader
 from kdgraph.train.data._open import open_data
-from kdgraph.train.data._split import TensorSplit, draw, seeded
+from kdgraph.train.data._split import RowSplit, TensorSplit, draw, seeded
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.digits import _SHEETS
 from kdgraph.train.data.fashion_mnist import SYSTEM
@@ -221,3 +222,37 @@ def test_columns_must_be_those_of_the_batch(make_spec: Any) -> None:
         open_data(kdgraph.load_spec(text))
     with pytest.raises(kdgraph.KDGraphError, match=r"KD711.*'picture'"):
         open_data(kdgraph.load_spec(make_spec(data={"augment": {"entry": "picture"}})))
+
+
+def test_classes_are_renumbered_all_at_once() -> None:
+    """One after the other, 7 would become 3, and then 4 with all that was 3 before."""
+    chosen = (4, 6, 2, 7, 3)
+    whole = entry("digits").load(Path())
+    splits = select_classes(whole, chosen)
+    for part in ("train", "val", "test"):
+        before, after = getattr(whole, part), getattr(splits, part)
+        kept = after.rows(range(len(after)))
+        old, new = before.tensors["label"], kept["label"]
+        assert new.bincount().tolist() == [int((old == c).sum()) for c in chosen]
+        assert torch.equal(new, after.labels())
+        for at, c in enumerate(chosen):
+            assert torch.equal(kept["image"][new == at], before.tensors["image"][old == c])
+    assert splits.note.endswith("classes 4, 6, 2, 7, 3 alone, numbered from 0")
+
+
+def test_classes_that_cannot_be_selected(make_spec: Any) -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD115.*class 3 is listed twice"):
+        kdgraph.load_spec(make_spec(data={"select_classes": [3, 1, 3]}))
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD719.*no row of class 12"):
+        open_data(kdgraph.load_spec(make_spec(data={"select_classes": [3, 12]})))
+    rows = RowSplit([1, 2], lambda value: {"label": torch.tensor(value)})
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD719.*column `label`"):
+        select_classes(Splits(rows, rows, None, ""), [1])
+
+
+def test_a_limit_counts_what_was_selected(make_spec: Any) -> None:
+    _, splits = open_data(kdgraph.load_spec(make_spec(data={"select_classes": [8, 1]})))
+    labels = splits.train.labels()
+    assert labels is not None
+    assert labels.unique().tolist() == [0, 1]
+    assert abs(int(labels.sum()) - len(labels) / 2) < 10

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
+from kdgraph.train.data._classes import select_classes
 from kdgraph.train.data._split import Split, draw
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.score import find_score
@@ -29,6 +30,8 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
     data = spec.data
     try:
         splits = data.load(spec.folder, trust)
+        if data.select_classes is not None:
+            splits = select_classes(splits, data.select_classes)
     except DataError as error:
         place = spec.span("data")
         raise DataError(replace(d, span=d.span or place) for d in error.diagnostics) from error

@@ -74,9 +74,11 @@ class RowSplit(Split):
         row: Callable[[Any], dict[str, Tensor]],
         indices: Tensor | None = None,
         columns: tuple[str, ...] = (),
+        labels: Tensor | None = None,
     ) -> None:
         self.source = source
         self.row = row
+        self.all_labels = labels  # of the source, whichever rows of it these are
         self.indices = torch.arange(len(source)) if indices is None else indices
         self._columns = columns or (tuple(row(source[0])) if len(source) else ())
 
@@ -95,7 +97,12 @@ class RowSplit(Split):
         return batch
 
     def subset(self, indices: Tensor) -> RowSplit:
-        return RowSplit(self.source, self.row, self.indices[indices], self._columns)
+        return RowSplit(
+            self.source, self.row, self.indices[indices], self._columns, self.all_labels
+        )
+
+    def labels(self) -> Tensor | None:
+        return None if self.all_labels is None else self.all_labels[self.indices]
 
 
 def seeded(*parts: object) -> torch.Generator:
