@@ -13,8 +13,8 @@ from kdgraph.losses.base import Loss
 class LossModule(nn.Module):
     """Runs a loss in float32 (float64 stays), whatever precision its inputs have.
 
-    Returns the unweighted value; with a per-sample ``row_weight`` [B], which only a ``RowLoss``
-    takes, the pair ``(unweighted, weighted)``.
+    Returns the unweighted value; with a ``row_weight``, per sample [B] or per row, which only a
+    ``RowLoss`` takes, the pair ``(unweighted, weighted)``.
 
     Attributes:
         prepared: the inputs that arrive as the loss's ``parts`` make them, not as raw tensors.

@@ -130,8 +130,8 @@ class RowLoss(Loss):
     ``reduction: mean`` is the sum over the rows that count, divided by their number;
     ``batchmean`` divides by the number of samples with a row that counts instead; ``sum`` does
     not divide. Gains a ``mask`` ([B] or the shape of the rows; 0 or false leaves a row out of
-    sum and number, a fraction counts it by that much) and a per-sample ``weight`` (a signal [B],
-    which changes the sum alone). With no row left the value is 0.
+    sum and number, a fraction counts it by that much) and a per-sample or per-row ``weight`` (a
+    signal of the same shapes, which changes the sum alone). With no row left the value is 0.
     """
 
     mask: Ref | None = None
@@ -152,7 +152,7 @@ class RowLoss(Loss):
     def forward(
         self, *, mask: Tensor | None = None, row_weight: Tensor | None = None, **inputs: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The value; with ``row_weight`` [B] the pair of the plain and the weighted value."""
+        """The value; with ``row_weight`` the pair of the plain and the weighted value."""
         return self.reduced(self.rows(**inputs), mask=mask, row_weight=row_weight, **inputs)
 
     def reduced(

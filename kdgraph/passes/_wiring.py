@@ -13,7 +13,7 @@ from kdgraph.losses.base import Loss
 from kdgraph.passes.base import Context, tagged
 from kdgraph.signals.base import Signal
 from kdgraph.spec.entry import Entry
-from kdgraph.spec.shapes import Shape, ShapeMismatch
+from kdgraph.spec.shapes import Shape, ShapeMismatch, show
 from kdgraph.spec.steer import Schedule
 
 
@@ -76,6 +76,27 @@ class Wiring:
                 return None
             shapes[field] = found if isinstance(value, list) else found[0]
         return shapes
+
+    def steered(
+        self, entry: Entry, inputs: dict[str, Any], shapes: dict[str, Any], part: str, name: str
+    ) -> bool:
+        """Whether each steered number is one number or one per sample; noted where it is not."""
+        tensors = [s for v in shapes.values() for s in (v if isinstance(v, list) else [v])]
+        fits = {(), *(shape[:1] for shape in tensors)}
+        for field in entry.steer_fields():
+            node = inputs.get(field)
+            if not isinstance(node, fx.Node) or (shape := shape_of(node)) in fits:
+                continue
+            value = getattr(entry, field)
+            if shape is None:
+                self.no_tensor(f"{name!r} reads {value!r}", part, name, field)
+                return False
+            what = "edge" if part == "losses" else "signal"
+            message = f"{what} {name!r}: {value!r} {show(shape)} for {field!r} is neither one "
+            span = self.spec.span(part, name, field)
+            self.context.wrong("KD301", message + "number nor one per sample", span)
+            return False
+        return True
 
     def no_tensor(self, what: str, *keys: str) -> None:
         """Notes that a reference leads to something that is not one tensor."""

@@ -12,7 +12,7 @@ from kdgraph.graph.ops import stop_gradient, total
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes._wiring import Wiring
 from kdgraph.passes.base import Context, tagged
-from kdgraph.spec.shapes import Shape, class_dim
+from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, show
 
 Term = tuple[fx.Node, fx.Node | float]
 
@@ -51,28 +51,52 @@ def _edge(wiring: Wiring, name: str, loss: Loss) -> tuple[fx.Node, Term] | None:
     shapes = wiring.shapes(loss, inputs, "losses", name)
     if shapes is None or wiring.result(loss, shapes, "losses", name) is None:
         return None
+    if not wiring.steered(loss, inputs, shapes, "losses", name):
+        return None
     if not _fits_labels(wiring, name, loss, shapes) or not _trains(wiring, name, loss, inputs):
         return None
     if "teacher" in inputs and _learns(inputs["teacher"]):
         inputs["teacher"] = _detached(wiring, inputs["teacher"], name)
-    if not isinstance(loss.weight, str):
+    if not _fits_rows(wiring, name, loss, weight, shapes):
+        return None
+    if not isinstance(weight, fx.Node) or shape_of(weight) == ():
         node = wiring.call(key, loss, inputs, shapes, ())
         return node, (node, weight)
-    if not isinstance(loss, RowLoss):
-        wiring.context.wrong(
-            "KD303",
-            f"edge {name!r}: {loss.use} has one value for the whole batch, so its weight cannot "
-            "be a signal",
-            wiring.spec.span("losses", name, "weight"),
-            help="give a number or a schedule",
-        )
-        return None
     pair = wiring.call(key, loss, {**inputs, "row_weight": weight}, shapes, None)
     item = wiring.graph.graph.call_function
     plain, weighted = (
         tagged(item(operator.getitem, (pair, i)), "loss", key, span, ()) for i in (0, 1)
     )
     return plain, (weighted, 1.0)
+
+
+def _fits_rows(
+    wiring: Wiring, name: str, loss: Loss, weight: fx.Node | float, shapes: dict[str, Shape]
+) -> bool:
+    """Whether a weight is one number, one per sample or one per row of the loss."""
+    if not isinstance(weight, fx.Node) or (shape := shape_of(weight)) == ():
+        return True
+    if shape is None:
+        wiring.no_tensor(f"{name!r} reads {loss.weight!r}", "losses", name, "weight")
+        return False
+    span = wiring.spec.span("losses", name, "weight")
+    if not isinstance(loss, RowLoss):
+        wiring.context.wrong(
+            "KD303",
+            f"edge {name!r}: {loss.use} has one value for the whole batch, so its weight cannot "
+            f"be a signal of {show(shape)}",
+            span,
+            help="give a number, a schedule, or a signal that is one number",
+        )
+        return False
+    try:
+        loss.shapes(**{**shapes, "mask": shape})  # the same rule as for masks
+    except ShapeMismatch:
+        message = f"edge {name!r}: weight {loss.weight!r} {show(shape)} is neither one number, "
+        message += f"nor one per sample, nor one per row of {loss.use}"
+        wiring.context.wrong("KD303", message, span)
+        return False
+    return True
 
 
 def _fits_labels(wiring: Wiring, name: str, loss: Loss, shapes: dict[str, Shape]) -> bool:

@@ -49,7 +49,7 @@ def _signal(wiring: Wiring, name: str, signal: Signal) -> None:
     if inputs is None:
         return
     shapes = wiring.shapes(signal, inputs, "signals", name)
-    if shapes is None:
+    if shapes is None or not wiring.steered(signal, inputs, shapes, "signals", name):
         return
     shape = wiring.result(signal, shapes, "signals", name)
     if shape is not None:

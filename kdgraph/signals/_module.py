@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,3 +27,10 @@ class SignalModule(nn.Module):
 def wide(x: Tensor) -> Tensor:
     """Half precision as float32; other types as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def lined_up(value: Any, like: Tensor) -> Any:
+    """A number as it is, a tensor with its dimensions against the first ones of ``like``."""
+    if isinstance(value, Tensor) and value.dim() > 0:
+        return value.reshape(*value.shape, *[1] * (like.dim() - value.dim()))
+    return value

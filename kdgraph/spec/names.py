@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from keyword import iskeyword
 
 from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.diagnose import as_name
@@ -42,6 +43,14 @@ class Names:
                     help = f"give the {what.partition(' ')[2]} another name"
                     yield Diagnostic("KD203", message, self._places.key((section, name)), help)
                 first.setdefault(name, what)
+
+    def keywords(self) -> Iterator[Diagnostic]:
+        """Names that the step, which is Python, cannot have."""
+        for section, names in self._all.items():
+            for name in filter(iskeyword, names):
+                message = f"{name!r} is a keyword of Python, so nothing can have it as its name"
+                place = self._places.key((section, name))
+                yield Diagnostic("KD209", message, place, f"write `{name}_`, say")
 
     def batch(self, keys: Keys, ref: str) -> Diagnostic | None:
         """A model's input must be a batch entry."""
