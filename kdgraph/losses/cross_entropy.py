@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from kdgraph.losses.base import (
     MAPS,
@@ -34,9 +35,10 @@ class CrossEntropy(RowLoss):
     ``F.cross_entropy``. Logits are [B, K], [B, L, K] or maps [B, K, H, W]; labels are class
     indices [B], [B, L] or [B, H, W], or soft labels (probabilities) of the shape of the logits.
 
-    ``class_weights`` gives one weight per class. Labels equal to ``ignore_index`` do not count.
-    ``reduction: mean`` (the default) divides, as torch does, by the sum of the weights of the
-    labels that count, and for soft labels by the number of rows.
+    ``class_weights`` gives one weight per class; ``balance`` gives them as a tensor [K], from a
+    batch entry or a signal, where they are counted from data. Labels equal to ``ignore_index``
+    do not count. ``reduction: mean`` (the default) divides, as torch does, by the sum of the
+    weights of the labels that count, and for soft labels by the number of rows.
 
     A class whose logit is -inf is impossible: smoothing spreads over the others alone.
     """
@@ -48,9 +50,25 @@ class CrossEntropy(RowLoss):
     class_weights: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=1)] | None = (
         None
     )
+    balance: Ref | None = None
     ignore_index: int = -100
 
-    def shapes(self, *, student: Shape, target: Shape, mask: Shape | None = None) -> None:
+    @model_validator(mode="after")
+    def _one_kind_of_weights(self) -> Self:
+        if self.class_weights is not None and self.balance is not None:
+            raise PydanticCustomError(
+                "weights_twice", "give either 'class_weights' or 'balance', not both"
+            )
+        return self
+
+    def shapes(
+        self,
+        *,
+        student: Shape,
+        target: Shape,
+        mask: Shape | None = None,
+        balance: Shape | None = None,
+    ) -> None:
         rank("student logits", student, *VECTORS, *TOKENS, *MAPS)
         rows, classes = without_channels(student), student[class_dim(student)]
         if target not in (rows, student):
@@ -62,16 +80,19 @@ class CrossEntropy(RowLoss):
             raise ShapeMismatch(
                 f"{len(self.class_weights)} class weights do not fit {classes} classes"
             )
+        if balance not in (None, (classes,)):
+            raise ShapeMismatch(f"balance {show(balance)} has not one weight for {classes} classes")
         check_mask(mask, rows)
 
-    def rows(self, *, student: Tensor, target: Tensor) -> Tensor:
+    def rows(self, *, student: Tensor, target: Tensor, balance: Tensor | None = None) -> Tensor:
         dim = class_dim(tuple(student.shape))
         log_q = student.log_softmax(dim)
         cost = -log_q
-        if self.class_weights is not None:
+        weights = self._weights(student, balance)
+        if weights is not None:
             shape = [1] * student.dim()
             shape[dim] = -1
-            weights = student.new_tensor(self.class_weights).reshape(shape)
+            weights = weights.reshape(shape)
             cost = (cost * weights).where(weights > 0, 0)  # where: an impossible class costs inf
         if target.dim() == student.dim():
             label = target.to(student.dtype)
@@ -85,12 +106,13 @@ class CrossEntropy(RowLoss):
         return (1 - self.smoothing) * hard + self.smoothing * even
 
     def closed_form(
-        self, *, student: Logits, target: Tensor
+        self, *, student: Logits, target: Tensor, balance: Tensor | None = None
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         q = student.at(1.0)
         prob = q.prob
         soft = target.dim() == len(student.shape) + 1
-        if not soft and self.smoothing == 0 and self.class_weights is None:
+        weights = self._weights(student.z, balance)
+        if not soft and self.smoothing == 0 and weights is None:
             label = self._classes(target).reshape(-1, 1)
 
             def pull(grad: Tensor) -> None:
@@ -99,6 +121,7 @@ class CrossEntropy(RowLoss):
 
             return -q.log.gather(1, label).squeeze(1), pull
         share = self._shares(student, target, soft)
+        share = share if weights is None else share * weights
         whole = share.sum(1)
 
         def pull_all(grad: Tensor) -> None:
@@ -108,24 +131,32 @@ class CrossEntropy(RowLoss):
         return -(share * q.log).sum(1), pull_all
 
     def _shares(self, student: Logits, target: Tensor, soft: bool) -> Tensor:
-        """How much the logarithm of each probability counts, [N, K]."""
+        """The smoothed labels, [N, K]."""
         if soft:
             share = student.in_rows(target.to(student.z.dtype)) * (1 - self.smoothing)
         else:
             label = self._classes(target).reshape(-1, 1)
             share = student.z.new_zeros(student.z.shape).scatter_(1, label, 1 - self.smoothing)
-        share = share + self.smoothing / student.z.shape[1]
-        if self.class_weights is None:
-            return share
-        return share * student.z.new_tensor(self.class_weights)
+        return share + self.smoothing / student.z.shape[1]
 
-    def counted(self, *, student: Tensor, target: Tensor) -> Tensor | None:
+    def counted(
+        self, *, student: Tensor, target: Tensor, balance: Tensor | None = None
+    ) -> Tensor | None:
         return None if target.dim() == student.dim() else target != self.ignore_index
 
-    def share(self, *, student: Tensor, target: Tensor) -> Tensor | None:
-        if self.class_weights is None or target.dim() == student.dim():
+    def share(
+        self, *, student: Tensor, target: Tensor, balance: Tensor | None = None
+    ) -> Tensor | None:
+        weights = self._weights(student, balance)
+        if weights is None or target.dim() == student.dim():
             return None
-        return student.new_tensor(self.class_weights)[self._classes(target)]
+        return weights[self._classes(target)]
+
+    def _weights(self, student: Tensor, balance: Tensor | None) -> Tensor | None:
+        """One constant per class, [K]; None where all weigh 1."""
+        if balance is not None:
+            return balance.detach().to(student.dtype)
+        return None if self.class_weights is None else student.new_tensor(self.class_weights)
 
     def _classes(self, target: Tensor) -> Tensor:
         """Indices that can be looked up: ignored labels, which may lie outside, become 0."""

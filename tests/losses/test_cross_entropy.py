@@ -160,3 +160,45 @@ def test_mismatches() -> None:
         loss_of().shapes(student=(2, 3), target=(2, 4))
     with pytest.raises(ShapeMismatch, match="2 class weights"):
         loss_of(class_weights=[1.0, 2.0]).shapes(student=(2, 3), target=(2,))
+    with pytest.raises(ShapeMismatch, match=r"balance \[2\]"):
+        loss_of(balance="b").shapes(student=(2, 3), target=(2,), balance=(2,))
+    with pytest.raises(ValueError, match="not both"):
+        loss_of(class_weights=[1.0], balance="b")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("soft", [False, True])
+def test_weights_by_reference_are_those_written(
+    value_of: Callable[..., Any], smoothing: float, soft: bool
+) -> None:
+    student = torch.randn(5, 3).double()
+    target = torch.randn(5, 3).double().softmax(1) if soft else torch.arange(5) % 3
+    weights = torch.tensor([0.5, 1.0, 1.5], requires_grad=True)
+    written = loss_of(smoothing=smoothing, class_weights=weights.tolist())
+    expected = value_of(written, student=student, target=target)
+    loss = loss_of(smoothing=smoothing, balance="balance")
+    student.requires_grad_()
+    value = value_of(loss, student=student, target=target, balance=weights)
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert weights.grad is None
+
+
+# w = [.5, 1, 1.5], smoothing .1, two sets of labels: an independent computation with NumPy
+@pytest.mark.parametrize(("label", "number"), [([0, 1], 0.954220485372), ([2, 0], 2.623818306673)])
+def test_weighted_and_smoothed(
+    value_of: Callable[..., Any], label: list[int], number: float
+) -> None:
+    loss = loss_of(smoothing=0.1, class_weights=[0.5, 1.0, 1.5])
+    value = value_of(loss, student=STUDENT, target=torch.tensor(label))
+    assert value.item() == pytest.approx(number, rel=1e-11)
+
+
+def test_weighted_soft_labels_divide_by_the_number_of_rows(value_of: Callable[..., Any]) -> None:
+    """So two index terms of MixUp and one soft label are not equal once classes have weights."""
+    eye = torch.eye(3, dtype=torch.float64)
+    mixed = 0.7 * eye[[0, 1]] + 0.3 * eye[[2, 0]]
+    loss = loss_of(smoothing=0.1, class_weights=[0.5, 1.0, 1.5])
+    value = value_of(loss, student=STUDENT, target=mixed)
+    assert value.item() == pytest.approx(1.288111246822, rel=1e-11)
+    assert abs(value.item() - 1.455099831762) > 0.1

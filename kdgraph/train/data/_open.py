@@ -10,6 +10,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.train.data._classes import select_classes
 from kdgraph.train.data._split import Split, draw
 from kdgraph.train.data.base import DataSet, Splits
+from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score
 
 
@@ -44,8 +45,19 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
     if data.limit is not None and data.limit < len(splits.train):
         kept, _ = draw(splits.train, data.limit, "limit", data.split_seed)
         splits = replace(splits, train=splits.train.subset(kept))
-    fitted = tuple(t.fitted(splits.train) for t in data.steps())
-    return data.model_copy(update={"transforms": fitted}), splits
+    return data.model_copy(update={"transforms": _fitted(spec, data, splits.train)}), splits
+
+
+def _fitted(spec: Spec, data: DataSet, train: Split) -> tuple[Transform, ...]:
+    """The transforms, with what they take from the training rows."""
+    fitted = []
+    for at, transform in enumerate(data.steps()):
+        try:
+            fitted.append(transform.fitted(train))
+        except DataError as error:
+            place = spec.span("data", "transforms", at)
+            raise DataError(replace(d, span=place) for d in error.diagnostics) from error
+    return tuple(fitted)
 
 
 def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
