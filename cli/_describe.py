@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,6 +20,17 @@ def doc(value: Any) -> str:
 def first_line(value: Any) -> str:
     """The first line of the docstring."""
     return doc(value).partition("\n")[0].replace("``", "`")
+
+
+_PAPER = re.compile(r"(?:arXiv |\()(\d{4}\.\d{4,5})|(10\.\d{4,}/[^\s),;]+)")
+
+
+def paper(value: Any) -> str | None:
+    """The first paper that the docstring cites: ``arXiv:1503.02531``, ``doi:10.3390/s20164616``."""
+    found = _PAPER.search(doc(value))
+    if found is None:
+        return None
+    return f"arXiv:{found[1]}" if found[1] else f"doi:{found[2]}"
 
 
 def keys(value: Any) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdgraph.cli._describe import doc, first_line, keys, shown
+from kdgraph.cli._describe import doc, first_line, keys, paper, shown
 from kdgraph.cli._options import format_option
 from kdgraph.cli._show import console, print_json
 from kdgraph.registry import Registry
@@ -97,15 +97,21 @@ def command(kind: str, name: str | None, form: str) -> None:
 
 
 def _list(registry: Registry[Any], form: str) -> None:
-    lines = {name: _summary(value) for name, value in registry.items()}
     if form == "json":
         print_json(
             [
-                {"name": n, "summary": s, "keys": keys(registry.get(n)), **_when(registry.get(n))}
-                for n, s in lines.items()
+                {
+                    "name": name,
+                    "summary": first_line(value),
+                    **({"paper": cited} if (cited := paper(value)) else {}),
+                    "keys": keys(value),
+                    **_when(value),
+                }
+                for name, value in registry.items()
             ]
         )
         return
+    lines = {name: _summary(value) for name, value in registry.items()}
     if not lines:
         click.echo(f"this version has no {registry.kind}")
     width = max(map(len, lines), default=0)
@@ -114,9 +120,11 @@ def _list(registry: Registry[Any], form: str) -> None:
 
 
 def _summary(value: Any) -> str:
-    """What an entry is, in one line; of a pass also whether it has to be asked for."""
-    off = _when(value).get("default") is False
-    return f"{first_line(value)} Off by default: --also runs it." if off else first_line(value)
+    """What an entry is and whose, in one line; of a pass also whether it has to be asked for."""
+    if _when(value).get("default") is False:
+        return f"{first_line(value)} Off by default: --also runs it."
+    cited = paper(value)
+    return f"{first_line(value)}  [{cited}]" if cited else first_line(value)
 
 
 def _when(value: Any) -> dict[str, bool]:

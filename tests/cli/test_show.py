@@ -146,6 +146,16 @@ def test_list_one(run: Run) -> None:
     assert facts["keys"]["tau"]["default"] == 4.0
 
 
+def test_losses_are_listed_with_their_paper(run: Run) -> None:
+    found = {e["name"]: e for e in json.loads(run("list", "losses", "--format", "json").stdout)}
+    assert len(found) >= 30
+    assert {name for name, entry in found.items() if "paper" not in entry} == set()
+    line = next(
+        x for x in run("list", "losses").stdout.splitlines() if x.startswith("soft_target ")
+    )
+    assert line.endswith("[arXiv:1503.02531]")
+
+
 def test_every_entry_can_be_listed(run: Run) -> None:
     for kind in ("losses", "signals", "adapters", "schedules", "data", "passes"):
         for entry in json.loads(run("list", kind, "--format", "json").stdout):
