@@ -10,14 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdgraph.losses.activation_boundary import ActivationBoundary
 from kdgraph.losses.attention_transfer import AttentionTransfer
 from kdgraph.losses.channel_correlation import ChannelCorrelation
+from kdgraph.losses.correlation_congruence import CorrelationCongruence
 from kdgraph.losses.cross_entropy import CrossEntropy
 from kdgraph.losses.dist import DIST
+from kdgraph.losses.fsp import FSP
 from kdgraph.losses.pkt import PKT
 from kdgraph.losses.relation import Relation
 from kdgraph.losses.similarity import Similarity
 from kdgraph.losses.soft_target import SoftTarget
+from kdgraph.signals.normalise import Normalise
 
 peer = pytest.importorskip("torchdistill.losses.mid_level")
 
@@ -126,3 +130,42 @@ def test_dist(value_of: Callable[..., Any], logits: dict[str, Tensor], tau: floa
     loss = peer.DISTLoss(**PATHS, beta=2.0, gamma=0.5, tau=tau)
     value = value_of(DIST(**SIDES, inter=2.0, intra=0.5, tau=tau), **logits)
     assert of_peer(loss, logits) == pytest.approx(value.item(), rel=1e-10)
+
+
+def test_logit_standardisation(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """There the deviation divides by K - 1 and gains 1e-7, and without labels no tau**2."""
+    entry = Normalise(of="some.logits", mode="standardise")
+    standard = {side: entry.forward(of=x) for side, x in logits.items()}
+    tau = 2.0 * (5 / 4) ** 0.5  # K = 5: dividing by K - 1 is a higher temperature
+    value = value_of(SoftTarget(**SIDES, tau=tau, scale=False), **standard)
+    loss = peer.LogitStdKDLoss(**PATHS, temperature=2.0, alpha=0)
+    assert of_peer(loss, logits) == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_activation_boundary(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
+    """There all elements of a sample are added up."""
+    loss = peer.AltActTransferLoss(PAIRS, margin=1.5, reduction="mean")
+    value = value_of(ActivationBoundary(**SIDES, margin=1.5), **features)
+    assert of_peer(loss, features) == pytest.approx(6 * 3 * 2 * value.item(), rel=1e-10)
+
+
+def test_correlation_congruence(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """There the norm of the difference, not its square, is divided by B * B."""
+    rows = {side: F.normalize(x) for side, x in logits.items()}
+    kernel = {"type": "gaussian", "gamma": 0.4, "max_p": 2}
+    loss = peer.CCKDLoss("x", "x", kernel_config=kernel, reduction="batchmean")
+    value = value_of(CorrelationCongruence(**SIDES), **logits)
+    assert of_peer(loss, rows) == pytest.approx(value.sqrt().item() / 6, rel=1e-10)
+
+
+def test_fsp(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
+    """There columns of the difference are measured by their norm; the paper squares them."""
+    first = features
+    second = {side: 2 * x + 1 for side, x in features.items()}
+    flow = {side: peer.FSPLoss.compute_fsp_matrix(first[side], second[side]) for side in features}
+    value = value_of(
+        FSP(**SIDES, student_to="s.late", teacher_to="t.late"),
+        **first, student_to=second["student"], teacher_to=second["teacher"],
+    )  # fmt: skip
+    expected = (flow["student"] - flow["teacher"]).square().mean().item()
+    assert value.item() == pytest.approx(expected, rel=1e-10)
