@@ -36,6 +36,12 @@ class Augment(Strict):
     flip: bool = False
     """Mirrors each image left to right with probability one half."""
 
+    labels: Name | None = None
+    """The batch entry of label maps, [B, H, W], that are moved and mirrored with the images."""
+
+    ignore_index: int = -100
+    """What comes into label maps: the label of no class."""
+
 
 class Normalise(Strict):
     """``(x - mean) / std`` for each channel, after images were scaled to 0 .. 1 and augmented."""

@@ -110,6 +110,11 @@ class Batches(Dataset[dict[str, Tensor]]):
             for name, own in self._with_views(self.augment.entry).items():
                 chance = seeded("augment", self.seed, epoch, number, *own)
                 batch[name] = augmented(batch[name], self.augment, chance)
+            if (labels := self.augment.labels) is not None:
+                chance = seeded("augment", self.seed, epoch, number)  # as for the images
+                moved = batch[labels].unsqueeze(1)
+                moved = augmented(moved, self.augment, chance, self.augment.ignore_index)
+                batch[labels] = moved.squeeze(1)
         batch = self._transformed(batch, self.changing, epoch, number)
         if self.scaling is not None and self.scaling.entry in batch:
             for name in self._with_views(self.scaling.entry):
@@ -140,8 +145,8 @@ def normalised(x: Tensor, scaling: Normalise) -> Tensor:
     return (x - mean) / torch.tensor(scaling.std).view(-1, 1, 1)
 
 
-def augmented(x: Tensor, augment: Augment, chance: torch.Generator) -> Tensor:
-    """Each image of [B, C, H, W] moved, and perhaps mirrored, by itself."""
+def augmented(x: Tensor, augment: Augment, chance: torch.Generator, fill: float = 0.0) -> Tensor:
+    """Each image of [B, C, H, W] moved, and perhaps mirrored, by itself; ``fill`` comes in."""
     B, _, H, W = x.shape
     if augment.flip:
         mirror = torch.rand(B, generator=chance) < 0.5
@@ -152,5 +157,5 @@ def augmented(x: Tensor, augment: Augment, chance: torch.Generator) -> Tensor:
         rows = (by[0] + torch.arange(H)).view(B, 1, H, 1)
         columns = (by[1] + torch.arange(W)).view(B, 1, 1, W)
         image, channel = torch.arange(B).view(B, 1, 1, 1), torch.arange(x.shape[1]).view(-1, 1, 1)
-        x = F.pad(x, (pad, pad, pad, pad))[image, channel, rows, columns]
+        x = F.pad(x, (pad, pad, pad, pad), value=fill)[image, channel, rows, columns]
     return x

@@ -79,9 +79,37 @@ def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
         if block is not None and block.entry not in read:
             message = f"`{key}` speaks of {block.entry!r}"
             wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
+    wrong += _left_behind(spec, data, read)
     if wrong:
         raise DataError(wrong)
     _check_evaluation(spec, read)
+
+
+def _left_behind(spec: Spec, data: DataSet, read: tuple[str, ...]) -> list[Diagnostic]:
+    """What is wrong with label maps that ``augment`` should move with their images, or does."""
+    augment = data.augment
+    if augment is None or augment.entry not in spec.batch:
+        return []
+    place, image = spec.span("data", "augment"), spec.batch[augment.entry].shape
+    if augment.labels is None:
+        maps = [
+            name
+            for name, entry in spec.batch.items()
+            if entry.dtype.startswith(("int", "uint")) and entry.shape == (image[0], *image[2:])
+        ]
+        moves = len(image) == 4 and (augment.shift or augment.flip)
+        message = f"`augment` moves {augment.entry!r}, but not its label maps {{!r}}"
+        return [
+            Diagnostic("KD711", message.format(name), place, f"write `labels: {name}` in it")
+            for name in (maps if moves else [])
+        ]
+    if augment.labels not in read:
+        help = near(augment.labels, read) or f"{data.use} has {', '.join(read)}"
+        return [Diagnostic("KD711", f"`augment` speaks of {augment.labels!r}", place, help)]
+    if any(augment.entry in t.views().values() for t in data.steps()):
+        message = f"views of {augment.entry!r} are moved each by itself, label maps only with it"
+        return [Diagnostic("KD711", message, place, "leave out the views, or `augment`")]
+    return []
 
 
 def _transformed_columns(
