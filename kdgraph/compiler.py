@@ -140,8 +140,8 @@ def _evaluation(
     }
     modes = {m: m.training for net in nets.values() for m in net.modules()}
     try:
-        for net in nets.values():
-            net.eval()
+        for name in odd:
+            nets[name].eval()  # a frozen model may keep its dropout on
         captures = {**trained.captures, **capture_networks(spec, odd)}
         return _plan(spec, captures, context, order, start)
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from kdgraph.passes._effects import DRAWS, effect
 from kdgraph.passes._frozen import FrozenModel
 
 # Bytes: a constant above this may be at most so many times what it is made of.
@@ -127,7 +128,7 @@ def _is_pure(model: FrozenModel, node: fx.Node) -> bool:
         return not any(m.training for m in module.modules())
     if isinstance(node.target, torch._ops.OpOverload):
         return torch.Tag.nondeterministic_seeded not in node.target.tags
-    return node.target is not operator.setitem
+    return node.target is not operator.setitem and effect(node, model.graph) != DRAWS
 
 
 def _only_views(node: fx.Node) -> bool:

@@ -21,6 +21,7 @@ from kdgraph.capture.world import quiet, untouched_random_state
 from kdgraph.graph import DistillGraph, owner_of, shape_of
 from kdgraph.graph.ops import tap
 
+DRAWS = "draws random numbers"
 Like = Callable[[Tensor], Tensor]  # what stands for a tensor while code is examined
 
 
@@ -63,7 +64,7 @@ def _effect(
         with mode, log:
             _call(node, module, args, kwargs)
         if log.draws or drawn():
-            return "draws random numbers"
+            return DRAWS
     if log.updates:
         return "updates its statistics"
     if versions != [version_of(t) for t in read]:

@@ -76,6 +76,13 @@ class Context:
             self.modules[key] = make()
         return self.modules[key]
 
+    def constants(self) -> list[str]:
+        """The frozen models whose weights never change; says why a snapshot is left alone."""
+        for name, model in self.spec.models.items():
+            if model.snapshot_of is not None:
+                self.declined.append(f"{name}: left alone, as each snapshot gives it other weights")
+        return [name for name in self.spec.networks if self.spec.is_constant(name)]
+
     def wrong(self, code: str, message: str, span: Span | None, help: str | None = None) -> None:
         """Notes a user's mistake; all of them are raised together once the pass is over."""
         self.diagnostics.append(Diagnostic(code, message, span, help))

@@ -49,8 +49,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     GPU.
     """
     groups: dict[Hashable, list[list[fx.Node]]] = {}
-    for model in context.spec.models:
-        if not context.spec.is_trainable(model) and (nodes := _body(graph, model)):
+    for model in context.constants():
+        if nodes := _body(graph, model):
             groups.setdefault(_architecture(nodes, graph), []).append(nodes)
     for networks in groups.values():
         if len(networks) < 2:

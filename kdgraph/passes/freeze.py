@@ -11,6 +11,7 @@ from kdgraph.capture.record import one_line
 from kdgraph.graph import DistillGraph
 from kdgraph.graph.conv import FusedConv2d
 from kdgraph.passes._constants import fold_constants
+from kdgraph.passes._effects import DRAWS, effect
 from kdgraph.passes._fold import layer_of, norm_of
 from kdgraph.passes._frozen import FrozenModel
 from kdgraph.passes._fuse_conv import fold_and_fuse, fusable
@@ -29,9 +30,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     addition and the activation behind it; its taps keep their layout. A trained model keeps the
     layout that its owner gave it: to change that of its input alone does not pay.
     """
-    for name in context.spec.models:
-        if not context.spec.is_trainable(name):
-            graph = _freeze(FrozenModel(graph, context, name))
+    for name in context.constants():
+        graph = _freeze(FrozenModel(graph, context, name))
     return graph
 
 
@@ -55,7 +55,7 @@ def _freeze(model: FrozenModel) -> DistillGraph:
 def _rewrite(model: FrozenModel) -> None:
     """Folds and fuses; with channels last where the model is convolutional and allows it."""
     layers = [x for x in (layer_of(model, n) for n in model.nodes()) if x is not None]
-    if sum(fusable(x) for x in layers) >= 2:
+    if sum(fusable(x) for x in layers) >= 2 and not _draws_on_maps(model):
         undo = model.trial()
         try:
             fold_and_fuse(model, fuse=True)
@@ -68,6 +68,24 @@ def _rewrite(model: FrozenModel) -> None:
             model.done["channels last from its input on"] += 1
             return
     fold_and_fuse(model, fuse=False)
+
+
+def _draws_on_maps(model: FrozenModel) -> bool:
+    """Whether the numbers that a model draws would be others with channels last, and says so."""
+    if not model.context.spec.models[model.name].dropout:
+        return False
+    for node in model.nodes():
+        value, known = node.meta.get("val"), _function(node) in _SWITCHED
+        plain = known or isinstance(model.module(node), _DropoutNd)
+        if plain and isinstance(value, Tensor) and value.dim() < 4:
+            continue
+        if node.op.startswith("call") and effect(node, model.graph) == DRAWS:
+            reason = (
+                "it draws random numbers for a map, in an order that channels last would change"
+            )
+            model.keep(reason, str(node.meta.get("kd_path", "")))
+            return True
+    return False
 
 
 def _strip(model: FrozenModel) -> None:
@@ -101,11 +119,16 @@ def _does_nothing(model: FrozenModel, node: fx.Node) -> bool:
         hooks = module._forward_hooks or module._forward_pre_hooks
         dropout = isinstance(module, _DropoutNd) and not module.training
         return (dropout or type(module) is nn.Identity) and not hooks
-    name = getattr(node.target, "__name__", "").split(".")[0]
-    if node.op != "call_function" or name not in _SWITCHED:
+    name = _function(node)
+    if name not in _SWITCHED:
         return False
     given = node.args[_SWITCHED[name] :][:1]
     return (*given, node.kwargs.get("training", node.kwargs.get("train", True)))[0] is False
+
+
+def _function(node: fx.Node) -> str:
+    """The name of the function that a node calls."""
+    return getattr(node.target, "__name__", "").split(".")[0] if node.op == "call_function" else ""
 
 
 def _same_type(node: fx.Node, value: fx.Node, *like: fx.Node) -> bool:

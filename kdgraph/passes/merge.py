@@ -30,7 +30,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     roles that hold the same frozen network on the same input run once.
 
     Both of a pair run where that can be told apart: they draw random numbers, write to a tensor
-    or to running statistics, or learn. A frozen model is never merged with a trained one.
+    or to running statistics, or learn. A frozen model is never merged with a trained one, nor a
+    snapshot, whose weights move, with any other.
     """
     join_ports(graph, context)
     _Merger(graph, context).run()
@@ -45,6 +46,7 @@ class _Merger:
         self.same: dict[fx.Node, fx.Node] = {}  # node to the first one with its value
         self.seen: dict[Hashable, list[fx.Node]] = {}
         self.merged: Counter[tuple[str, str]] = Counter()
+        self.constant = set(context.constants())
         self.writers = {owner_of(n) for n in graph if n.meta.get("kd_mutates")}
 
     def run(self) -> None:
@@ -105,7 +107,7 @@ class _Merger:
         spec, owner = self.context.spec, owner_of(node)
         if owner not in spec.models:
             return role_of(node)
-        if spec.is_trainable(owner):
+        if owner not in self.constant:
             return owner
         return ("frozen", spec.models[owner].precision)
 
@@ -117,7 +119,7 @@ class _Merger:
             return (type(entry), _settings(entry))
         if node.op == "call_module":
             return (type(value),)
-        if _frozen_model(node, self.context):  # values at the same place of two models
+        if owner_of(node) in self.constant:  # values at the same place of two models
             return tuple(str(node.target).split(".")[2:])
         return id(value)
 
@@ -150,7 +152,7 @@ class _Merger:
             return same_value(_state(a), _state(b))
         if role_of(node) == "adapter":
             return not _state(a) and same_module(a, b)
-        return _frozen_model(node, self.context) and same_module(a, b, look)
+        return owner_of(node) in self.constant and same_module(a, b, look)
 
     def _drop_unreadcopies(self) -> None:
         for node in self.same:
@@ -171,11 +173,6 @@ class _Merger:
                 did.append(f"{other}: {count} {what} with the values of {first}, computed once")
             else:
                 did.append(f"{other} has the value of {first}, computed once")
-
-
-def _frozen_model(node: fx.Node, context: Context) -> bool:
-    owner = owner_of(node)
-    return owner in context.spec.models and not context.spec.is_trainable(owner)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

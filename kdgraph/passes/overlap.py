@@ -32,6 +32,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     crossing = [n for n in beside if any(u not in beside for u in n.users)]
     if not crossing or not any(s.op == "placeholder" for n in beside for s in n.all_input_nodes):
         context.declined.append("no frozen model runs on the batch")
+    elif random := [m for m in map(owner_of, beside) if context.spec.models[m].dropout]:
+        context.declined.append(f"{random[0]} draws random numbers: the order holds")
     elif any(not isinstance(n.meta.get("val"), Tensor) for n in crossing):
         context.declined.append("a frozen model hands over something other than tensors")
     else:

@@ -38,10 +38,12 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     int8: the weights of linear layers are kept as int8 with a scale for each row, by torchao;
     everything else stays as it is. The model that was handed over is never changed.
     """
-    for name, model in context.spec.models.items():
-        if model.precision is None:
+    lowered = [name for name, model in context.spec.models.items() if model.precision is not None]
+    for name in context.constants() if lowered else ():
+        precision = context.spec.models[name].precision
+        if precision is None:
             continue
-        lowering = _Lowering(graph, context, name, model.precision)
+        lowering = _Lowering(graph, context, name, precision)
         if not lowering.nodes:
             context.declined.append(f"{name}: nothing of it is left in the graph")
         elif any("kd_precision" in n.meta for n in lowering.nodes):

@@ -11,16 +11,17 @@ from kdgraph.graph.ops import tap
 def lower(graph: DistillGraph) -> fx.GraphModule:
     """Drops the markers and binds the graph to the modules it calls.
 
-    Trained parts are the caller's very modules. Of a frozen model the result holds only the
-    submodules that are still called, so that nothing else is moved to the device.
+    Trained parts are the caller's very modules, and snapshots those that are written to. Of any
+    other frozen model the result holds only the submodules that are still called, so that nothing
+    else is moved to the device.
     """
     lowered = graph.copy()
     for node in lowered.graph.find_nodes(op="call_function", target=tap):
         node.replace_all_uses_with(node.args[0])
         lowered.graph.erase_node(node)
     module = fx.GraphModule(lowered.root, lowered.graph, class_name="DistillStep")
-    for name in graph.spec.models:
-        if graph.spec.is_trainable(name):
+    for name in graph.spec.networks:
+        if not graph.spec.is_constant(name):
             _bind(module, f"models.{name}", graph)
     _bind(module, "steer", graph)
     return module

@@ -15,6 +15,7 @@ from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
 from kdgraph.runtime.report import Report
+from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
 from kdgraph.spec.language import Spec
 
@@ -38,8 +39,8 @@ class DistillModule(nn.Module):
 
     Trained models and adapters are registered, so ``parameters()`` are exactly what an
     optimiser should get, and ``state_dict()`` holds them, the state of losses and the progress.
-    Frozen models are not registered: they keep eval mode and never enter a checkpoint, but
-    follow ``to``. Nothing is hooked.
+    Frozen models are not registered: they keep their mode and never enter a checkpoint, but
+    follow ``to``. Snapshots do the same, but are in the state dict. Nothing is hooked.
 
     Attributes:
         models: the trained models by name; ``student`` is the caller's own module.
@@ -65,6 +66,7 @@ class DistillModule(nn.Module):
         self.adapters = _part(parts, "adapters")
         self.signals = _part(parts, "signals")
         self.losses = _part(parts, "losses")
+        self.snapshots = Snapshots(spec, models)
         self.steer = cast(Steer, parts.get("steer", Steer({})))
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
         object.__setattr__(self, "_programs", dict(programs))
@@ -135,6 +137,14 @@ class DistillModule(nn.Module):
         """Tells schedules where training is, counted from 0; epochs may be fractional."""
         self.steer.set(epoch, iteration)
 
+    def snapshot(self, name: str | None = None) -> None:
+        """Copies the present weights of trained models into their snapshots; all, or one by name.
+
+        Raises:
+            InputError: KD702 for a name that is no snapshot of the spec.
+        """
+        self.snapshots.take(dict(self.models.items()), name)
+
     def save_student(self, path: str | Path) -> None:
         """Writes the student's weights as safetensors; they load into the plain model."""
         save_weights(self.student, Path(path))
@@ -148,7 +158,7 @@ class DistillModule(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(step)`` says beside the trained modules."""
-        frozen = [n for n in self.spec.models if not self.spec.is_trainable(n)]
+        frozen = [n for n in self.spec.networks if not self.spec.is_trainable(n)]
         return f"{self.spec.name}, frozen: {', '.join(frozen) or 'none'}"
 
 
@@ -166,6 +176,6 @@ def _frozen(spec: Spec, programs: Mapping[bool, fx.GraphModule]) -> list[nn.Modu
         for part, all_of_it in (("models", False), ("captured", True), ("frozen", True)):
             if hasattr(program, part):
                 for name, module in program.get_submodule(part).named_children():
-                    if all_of_it or not spec.is_trainable(name):
+                    if all_of_it or spec.is_constant(name):
                         found[id(module)] = module
     return list(found.values())

@@ -51,6 +51,19 @@ class ModelSpec(Strict):
 
     ``precision`` is that of a frozen model's arithmetic (bf16, fp16) or of the weights of its
     linear layers (int8); left out: as it is. Its taps are float32 in any case.
+
+    ``dropout: true`` keeps on, in a frozen model, what is random in training (dropout, stochastic
+    depth), while its statistics stand still. ``snapshot_of`` makes a frozen copy of a trained
+    model, in eval mode, which ``DistillModule.snapshot`` brings up to date.
+
+    ``same_as: NAME`` makes it another call of the network of that model, with an ``input`` (left
+    out: the same) and taps of its own and nothing else. All calls of one network run as one, on
+    their batches put together along the first dimension: batch norm in train mode sees all of
+    them, dropout draws anew for each row. Calls of a frozen model on equal inputs are one call
+    where nothing in it is random by ``dropout`` or ``passes``.
+
+    ``passes: K`` repeats a call K times in that one run, which says something where dropout is
+    on. A tap of it is then K tensors: a list, such as ``of`` of a signal, takes all of them.
     """
 
     source: Annotated[str, Form("[a-z_]+/.+", "SOURCE/NAME, such as timm/resnet18")] | None = None
@@ -59,6 +72,10 @@ class ModelSpec(Strict):
     input: Name | dict[str, Name] | None = None
     trainable: bool | None = None
     precision: Literal["bf16", "fp16", "int8"] | None = None
+    dropout: bool = False
+    snapshot_of: Name | None = None
+    same_as: Name | None = None
+    passes: Annotated[int, Field(ge=2)] | None = None
     taps: dict[Name, str] = {}
 
 
@@ -119,10 +136,35 @@ class Spec(Strict):
 
     def is_trainable(self, model: str) -> bool:
         """Whether a model learns: as written, else only the one named ``student``."""
-        written = self.models[model].trainable
-        return model == "student" if written is None else written
+        network = self.network(model)
+        written = self.models[network].trainable if network in self.models else None
+        return network == "student" if written is None else written
+
+    def network(self, model: str) -> str:
+        """The model whose network a model calls: itself, unless it is ``same_as`` another."""
+        return self.models[model].same_as or model
+
+    @property
+    def networks(self) -> list[str]:
+        """The models that have a network of their own: all but those ``same_as`` another."""
+        return [name for name, model in self.models.items() if model.same_as is None]
+
+    def is_constant(self, model: str) -> bool:
+        """Whether the weights of a model never change: it is frozen, and no snapshot."""
+        network = self.models[self.network(model)]
+        return not self.is_trainable(model) and network.snapshot_of is None
 
     def inputs(self, model: str) -> dict[str, str] | str:
-        """What ``forward`` of a model reads: argument to batch entry, or the only entry's name."""
+        """What ``forward`` of a model reads: argument to batch entry, or the only entry's name.
+
+        A snapshot, or another call of a network, reads what that model reads, unless it says
+        otherwise.
+        """
         written = self.models[model].input
+        if written is None and self.network(model) in self.models:
+            model = self.network(model)
+            written = self.models[model].input
+        copied = self.models[model].snapshot_of
+        if written is None and copied in self.models and copied != model:
+            written = self.models[copied].input
         return next(iter(self.batch)) if written is None else written

@@ -58,6 +58,7 @@ class Keeper(Callback):
         now = learner.better(learner.monitor)
         if self.best is None or now > self.best:
             self.best = now
+            learner.distill.snapshot()
             if settings.keep == "best":
                 save_weights(learner.distill.student, self.folder / BEST)
         if (early := settings.early_stop) is None:

@@ -35,7 +35,7 @@ def train_teachers(
     """
     runs, files, moved = [], {}, False
     chosen = to_train(spec)
-    for name in spec.models:
+    for name in spec.networks:
         if spec.is_trainable(name):
             continue
         if name in chosen:
@@ -64,7 +64,7 @@ def to_train(spec: Spec) -> list[str]:
     block = spec.train.teacher if spec.train else None
     if block is None:
         return []
-    frozen = [n for n in spec.models if not spec.is_trainable(n)]
+    frozen = [n for n in spec.networks if spec.is_constant(n)]
     for at, name in enumerate(block.models or ()):
         if name not in frozen:
             raise DataError.of(
