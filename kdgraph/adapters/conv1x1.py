@@ -17,13 +17,15 @@ class Conv1x1(Adapter):
     """Maps [B, C, H, W] to the teacher's number of channels by a 1x1 convolution.
 
     FitNets' regressor (Romero et al. 2015, 1412.6550). ``norm: batch`` adds a batch-norm, as the
-    adapters of later comparisons do; its shift then stands in for the ``bias``. Weights start
+    adapters of later comparisons do; its shift then stands in for the ``bias``;
+    ``activation: relu`` ends it with a ReLU, for teacher maps that come after one. Weights start
     from N(0, 1 / C), the bias from 0.
     """
 
     use: Literal["conv1x1"] = "conv1x1"
     bias: bool = True
     norm: Literal["none", "batch"] = "none"
+    activation: Literal["none", "relu"] = "none"
 
     def shape(self, student: Shape, teacher: Shape) -> Shape:
         fits = fitting_adapters(student, teacher)
@@ -40,4 +42,6 @@ class Conv1x1(Adapter):
         plain = self.norm == "none"
         conv = nn.Conv2d(student[1], channels, kernel_size=1, bias=self.bias and plain)
         keep_variance(conv)
-        return conv if plain else nn.Sequential(conv, nn.BatchNorm2d(channels))
+        more: list[nn.Module] = [] if plain else [nn.BatchNorm2d(channels)]
+        more += [nn.ReLU()] if self.activation == "relu" else []
+        return nn.Sequential(conv, *more) if more else conv

@@ -41,6 +41,10 @@ def test_options() -> None:
     assert "0.bias" not in normed.state_dict()
     out = normed(torch.randn(S))
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(512), atol=1e-5, rtol=0)
+    connector = Conv1x1(norm="batch", activation="relu").build(S, T)
+    assert isinstance(connector, nn.Sequential)
+    assert [type(m) for m in connector] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert connector(torch.randn(S)).amin() == 0
 
 
 def test_wants_a_map() -> None:
