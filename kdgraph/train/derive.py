@@ -98,9 +98,13 @@ def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec
         )
     tap = output_tap(spec, model) or _TAP
     taps = {tap: spec.models[model].taps.get(tap, score.tap.text)}
-    edge = LOSSES.get("cross_entropy")(student=f"{model}.{tap}", target=score.target)
+    edge = LOSSES.get("cross_entropy")(
+        student=f"{model}.{tap}", target=score.target, ignore_index=score.ignore_index
+    )
     evaluate = Evaluate(student=f"{model}.{tap}", target=score.target)
-    own = spec.models[model].model_copy(update={"trainable": True, "taps": taps})
+    own = spec.models[model].model_copy(
+        update={"trainable": True, "taps": taps, "dropout": False, "passes": None}
+    )
     return spec.model_copy(
         update={
             "name": name,

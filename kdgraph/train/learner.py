@@ -19,8 +19,9 @@ from kdgraph.train.data._load import eval_loader, steps_per_epoch, train_loader
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.means import Means
+from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
-from kdgraph.train.score import Score, build_metrics, monitored, rises
+from kdgraph.train.score import Score
 
 Batch = dict[str, Tensor]
 
@@ -49,7 +50,7 @@ class Scorer(LightningModule):
         """One batch of validation data."""
         prediction = self.score.predict(self.scored(), batch)
         for metric in self.metrics.values():
-            metric.update(prediction.float(), batch[self.score.target])
+            self.score.update(metric, prediction, batch)
 
     def test_step(self, batch: Batch, index: int) -> None:
         """One batch of test data."""

@@ -23,10 +23,11 @@ from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.derive import student_alone
 from kdgraph.train.keep import fingerprint, write_json
+from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Result, Run
-from kdgraph.train.score import build_metrics, find_score, monitored, rises
+from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
 from kdgraph.train.teacher import train_teachers
 

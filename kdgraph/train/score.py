@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torchmetrics
-import torchmetrics.classification
 from torch import Tensor, nn
+from torchmetrics.text import Perplexity
 
 from kdgraph.capture.record import reach
 from kdgraph.capture.taps import TapPath, parse_tap
-from kdgraph.errors import DataError, Span, near
+from kdgraph.errors import DataError, near
 from kdgraph.spec.language import Spec
-from kdgraph.spec.training import Metric, TrainSpec
+
+IGNORED = -100  # as torch and the losses have it
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Score:
         tap: where the prediction is in the model's own output.
         target: the batch entry with the truth.
         classes: number of classes, or None where the target is a number.
+        ignore_index: the label of places that are not scored.
     """
 
     model: str
@@ -35,6 +35,27 @@ class Score:
     tap: TapPath
     target: str
     classes: int | None
+    ignore_index: int = IGNORED
+
+    def update(
+        self, metric: torchmetrics.Metric, prediction: Tensor, batch: Mapping[str, Tensor]
+    ) -> None:
+        """Counts a batch in, without the places whose label is to be ignored.
+
+        Args:
+            metric: one of ``build_metrics``.
+            prediction: what ``predict`` gave.
+            batch: the batch.
+        """
+        prediction, truth = prediction.float(), batch[self.target]
+        if self.classes is not None and truth.shape == prediction[:, 0].shape:
+            known = truth != self.ignore_index
+            prediction, truth = prediction.movedim(1, -1)[known], truth[known]  # [N, K] and [N]
+            if not len(truth):
+                return
+            if isinstance(metric, Perplexity):  # it takes sequences, so one of all of them
+                prediction, truth = prediction.unsqueeze(0), truth.long().unsqueeze(0)
+        metric.update(prediction, truth)
 
     def predict(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Runs the plain model, and reaches for the prediction; classes come second.
@@ -72,7 +93,7 @@ def trained_model(spec: Spec) -> str:
     Raises:
         DataError: KD714 when several learn.
     """
-    learning = [name for name in spec.models if spec.is_trainable(name)]
+    learning = [name for name in spec.networks if spec.is_trainable(name)]
     if "student" in learning:
         return "student"
     if len(learning) != 1:
@@ -128,7 +149,16 @@ def find_score(spec: Spec, model: str | None = None) -> Score:
             f"{path!r} is not on the output of {scored!r}, which alone is run for evaluation",
             span=place,
         )
-    return Score(scored, spec.inputs(scored), parsed, target, spec.batch[target].classes)
+    classes = spec.batch[target].classes
+    return Score(scored, spec.inputs(scored), parsed, target, classes, _ignored(spec, target))
+
+
+def _ignored(spec: Spec, target: str) -> int:
+    """The ``ignore_index`` of all that reads the labels; the usual one where they differ."""
+    entries = [*spec.signals.values(), *spec.losses.values()]
+    readers = (e for e in entries if target in (ref for _, ref in e.references()))
+    found = {e.ignore_index for e in readers if hasattr(e, "ignore_index")}
+    return found.pop() if len(found) == 1 else IGNORED
 
 
 def _target(spec: Spec, asked: str | None) -> str:
@@ -151,87 +181,3 @@ def _target(spec: Spec, asked: str | None) -> str:
             help="write `train: {evaluate: {target: NAME}}`",
         )
     return labels[0]
-
-
-def build_metrics(
-    written: tuple[Metric, ...], classes: int | None, span: Span | None = None
-) -> dict[str, torchmetrics.Metric]:
-    """Metrics by the name that tables call them.
-
-    Raises:
-        DataError: KD713 for an unknown name or argument.
-    """
-    known = _known(classes)
-    built: dict[str, torchmetrics.Metric] = {}
-    for metric in written:
-        cls = known.get(_flat(metric.use))
-        if cls is None:
-            choices = sorted(_spoken(c, classes) for c in known.values())
-            raise DataError.of(
-                "KD713",
-                f"torchmetrics has no metric {metric.use!r} for "
-                + ("labels" if classes else "numbers"),
-                span=span,
-                help=near(metric.use, choices) or f"among others: {', '.join(choices[:12])}",
-            )
-        if metric.title in built:
-            message = f"two metrics are called {metric.title!r}; give one another `name`"
-            raise DataError.of("KD713", message, span=span)
-        built[metric.title] = _metric(cls, metric.arguments, classes, span)
-    return built
-
-
-def monitored(settings: TrainSpec) -> str:
-    """The metric that decides which weights are best."""
-    return settings.monitor or settings.metrics[0].title
-
-
-def rises(metrics: Mapping[str, torchmetrics.Metric], name: str, span: Span | None = None) -> bool:
-    """Whether a larger value of a metric is a better one.
-
-    Raises:
-        DataError: KD713 when there is no such metric, or it says nothing of the kind.
-    """
-    found = getattr(metrics.get(name), "higher_is_better", None)
-    if found is None:
-        what = "says not whether more is better" if name in metrics else "is not among the metrics"
-        raise DataError.of("KD713", f"{name!r} {what}: {', '.join(metrics)}", span=span)
-    return bool(found)
-
-
-def _metric(
-    cls: type[torchmetrics.Metric],
-    arguments: dict[str, Any],
-    classes: int | None,
-    span: Span | None,
-) -> torchmetrics.Metric:
-    own: dict[str, Any] = {}
-    if classes:
-        own = {"num_classes": classes, "validate_args": False}
-        if issubclass(cls, torchmetrics.classification.MulticlassStatScores):
-            own["average"] = "micro"  # over samples, which is what "accuracy" says
-    try:
-        return cls(**(own | arguments))
-    except (TypeError, ValueError) as error:
-        raise DataError.of("KD713", f"{cls.__name__}: {error}", span=span) from error
-
-
-def _known(classes: int | None) -> dict[str, type[torchmetrics.Metric]]:
-    home = torchmetrics.classification if classes else torchmetrics
-    return {
-        _flat(name.removeprefix("Multiclass")): value
-        for name, value in vars(home).items()
-        if isinstance(value, type)
-        and issubclass(value, torchmetrics.Metric)
-        and name.startswith("Multiclass" if classes else "")
-    }
-
-
-def _flat(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
-def _spoken(cls: type, classes: int | None) -> str:
-    """``MulticlassF1Score`` -> ``f1_score``."""
-    name = cls.__name__.removeprefix("Multiclass") if classes else cls.__name__
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
