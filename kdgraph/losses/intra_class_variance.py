@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class IntraClassVariance(Loss):
     """``sum_c ||V_c||``, V_c [D] the variance of the features over the samples of class c.
 
-    ICV of CSKD: Wang, Rhodes, Feng 2022 (10.1007/978-3-031-26351-4_34). Features are vectors
+    ICV of CSKD: Wang, Rhodes, Feng 2022 (10.1007/978-3-031-26284-5_24). Features are vectors
     [B, D], ``target`` class numbers [B]; variances are unbiased. Classes with fewer than two
     samples in the batch add nothing.
 
