@@ -98,7 +98,10 @@ def _print(facts: dict[str, Any]) -> None:
     for name, model in facts["models"].items():
         taps = ", ".join(f"{t} {dims(i['shape'])}" for t, i in model["taps"].items())
         how = "trained" if model["trainable"] else "frozen"
-        rows.append((name, f"{model['source'] or 'given'}, {how}, {model['capture']}: {taps}"))
+        what = f"{model['source'] or 'given'}, {how}, {model['capture']}"
+        if "same_as" in model:
+            what = f"another call of {model['same_as']}"
+        rows.append((name, f"{what}: {taps}"))
     rows += [
         (name, f"{link['adapter']}: {link['student']} to {link['teacher']}")
         for name, link in facts["links"].items()

@@ -66,13 +66,21 @@ def _models(facts: dict[str, Any]) -> Table:
         whys = [f"not {d['rung']}: {d['reason']}" for d in model["declined"]]
         table.add_row(
             name,
-            model["source"] or "given as a module",
+            _source(model),
             "[dark_orange]trained[/]" if model["trainable"] else "[blue]frozen[/]",
             count(model["parameters"]),
             f"{model['parameters_used'] / max(model['parameters'], 1):.0%}",
             "\n".join([model["capture"], *whys]),
         )
     return table
+
+
+def _source(model: dict[str, Any]) -> str:
+    """``timm/resnet18``, or whose network another call is one of."""
+    if "same_as" in model:
+        return f"another call of {model['same_as']}"
+    passes = f", {model['passes']} passes" if "passes" in model else ""
+    return f"{model['source'] or 'given as a module'}{passes}"
 
 
 def _taps(facts: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
@@ -10,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture import Captured
-from kdgraph.capture.together import capture_together
+from kdgraph.capture.liveness import keep_dropout, still
+from kdgraph.capture.record import one_line
+from kdgraph.capture.together import capture_calls, capture_together
+from kdgraph.capture.twin import twin
 from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
 from kdgraph.graph.example import example_batch
 from kdgraph.models.load import build_model, build_skeleton, is_pretrained
+from kdgraph.spec.calls import together
 from kdgraph.spec.language import Spec
 
 
@@ -36,13 +41,21 @@ def build_networks(
         if not isinstance(net, nn.Module):
             kind = type(net).__name__
             raise ModelError.of("KD409", f"model {name!r} must be an nn.Module, not {kind}")
+        if name in spec.models and (copied := spec.models[name].snapshot_of) is not None:
+            message = f"model {name!r} is a snapshot of {copied!r}; hand over that"
+            raise ModelError.of("KD409", message)
+        if name in spec.models and (network := spec.network(name)) != name:
+            message = f"model {name!r} is another call of {network!r}; hand over that"
+            raise ModelError.of("KD409", message)
         if name not in spec.models:
             known = ", ".join(spec.models)
             hint = near(name, spec.models) or f"the spec names {known}"
             raise ModelError.of("KD409", f"the spec has no model {name!r}", help=hint)
     nets: dict[str, nn.Module] = {}
     wrong: list[Diagnostic] = []
-    for name in spec.models:
+    for name in spec.networks:
+        if spec.models[name].snapshot_of is not None:
+            continue  # once there is what it copies
         try:
             if name in given:
                 net = given[name]
@@ -56,11 +69,35 @@ def build_networks(
         nets[name] = net
     refuse(wrong)
     refuse(_shared(spec, nets))
+    nets = {n: nets[n] if n in nets else _snapshot(spec, n, nets) for n in spec.networks}
     for name, net in nets.items():
         net.train(spec.is_trainable(name))
         if not spec.is_trainable(name):
             net.requires_grad_(False)
-    return nets
+    return _with_dropout(spec, nets)
+
+
+def _snapshot(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of a trained model, for a module whose weights are copied in again and again."""
+    copied = spec.models[name].snapshot_of
+    assert copied is not None
+    try:
+        return copy.deepcopy(nets[copied])
+    except Exception as error:  # the model's own parts may refuse
+        message = f"model {copied!r} cannot be copied: {one_line(error)}"
+        span = spec.span("models", name, "snapshot_of")
+        raise ModelError.of("KD409", message, span=span) from error
+
+
+def _with_dropout(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Keeps dropout on where the spec says so, apart from a role of the same network without."""
+    found = dict(nets)
+    for name, net in nets.items():
+        if spec.models[name].dropout:
+            if any(other is net and not spec.models[n].dropout for n, other in nets.items()):
+                found[name] = twin(net)
+            keep_dropout(found[name])
+    return found
 
 
 def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
@@ -70,7 +107,7 @@ def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
         return None
     if model.weights is None and not is_pretrained(model.source, model.args):
         return None  # each starts from weights of its own
-    told = ("source", "args", "weights", "precision")
+    told = ("source", "args", "weights", "precision", "dropout")
     for other in spec.models:
         found = spec.models[other]
         equal = all(getattr(found, key) == getattr(model, key) for key in told)
@@ -119,13 +156,21 @@ def capture_networks(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Cap
     captures: dict[str, Captured] = {}
     wrong: list[Diagnostic] = []
     for name, net in nets.items():
-        roles = _roles(spec, nets, name)
+        calls = together(spec, name)
+        roles = calls.models if calls.several else _roles(spec, nets, name)
         if roles[0] != name:
             continue
         taps = {role: spec.models[role].taps for role in roles}
         try:
             inputs, free = _inputs(spec, name, net)
-            captures |= capture_together(net, inputs, taps, free=free)
+            if spec.models[name].dropout and (moves := still(net, inputs)) is not None:
+                message = f"{moves!r} changes at every step, so `dropout: true` cannot keep it"
+                span = spec.span("models", name, "dropout")
+                raise CaptureError.of("KD409", f"model {name!r}: {message}", span=span)
+            if calls.several:
+                captures[name] = capture_calls(net, inputs, taps, len(calls.batches), free=free)
+            else:
+                captures |= capture_together(net, inputs, taps, free=free)
         except CaptureError as error:
             for found in error.diagnostics:
                 named = [
@@ -136,7 +181,7 @@ def capture_networks(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Cap
     return {name: captures[name] for name in nets}
 
 
-def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> list[str]:
+def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> Sequence[str]:
     """The models that are one frozen network on one input, ``name`` among them."""
     if spec.is_trainable(name):
         return [name]
@@ -145,6 +190,7 @@ def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> list[str]:
         for other, net in nets.items()
         if net is nets[name]
         and not spec.is_trainable(other)
+        and not together(spec, other).several
         and spec.inputs(other) == spec.inputs(name)
     ]
 

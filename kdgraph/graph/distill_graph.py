@@ -27,7 +27,8 @@ class DistillGraph:
     Keys of ``node.meta``: ``kd_role`` (see ``Role``), ``kd_owner`` (``teacher``,
     ``losses.soft``), ``kd_path`` (module path inside a model), ``kd_span`` (place in the spec),
     ``kd_shape`` (shape at the example batch), ``kd_mutates`` (changes a tensor it reads),
-    ``kd_state`` (and that tensor is a buffer).
+    ``kd_state`` (and that tensor is a buffer), ``kd_calls`` (of how many calls of one network it
+    puts the batches together).
     """
 
     def __init__(self, graph: fx.Graph, root: nn.Module, spec: Spec) -> None:

@@ -13,6 +13,11 @@ def tap(value: Tensor, name: str) -> Tensor:
     return value
 
 
+def apart(value: Tensor, calls: int) -> tuple[Tensor, ...]:
+    """The rows of each of several calls of a network, which ran as one: N x [B, ...]."""
+    return value.view(calls, value.shape[0] // calls, *value.shape[1:]).unbind(0)
+
+
 def stop_gradient(value: Tensor) -> Tensor:
     """``sg(value)``: what is learned from is not itself taught by that edge."""
     return value.detach()

@@ -15,7 +15,7 @@ from kdgraph.graph.meter import bytes_of
 
 def resident(graph: DistillGraph) -> Iterator[Tensor]:
     """Every tensor that a compiled step holds: of frozen models only what is read."""
-    for name in graph.spec.models:
+    for name in graph.spec.networks:
         if graph.spec.is_trainable(name):
             yield from _tensors(graph.root.get_submodule(f"models.{name}"))
     for node in graph:

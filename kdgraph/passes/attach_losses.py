@@ -12,6 +12,7 @@ from kdgraph.graph.ops import stop_gradient, total
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes._wiring import Wiring
 from kdgraph.passes.base import Context, tagged
+from kdgraph.spec.calls import plain, spread
 from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, show
 
 Term = tuple[fx.Node, fx.Node | float]
@@ -28,7 +29,7 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     terms: list[Term] = []
     with graph.graph.inserting_before(graph.output):
         for name, loss in context.spec.losses.items():
-            added = _edge(wiring, name, cast(Loss, loss))
+            added = _edge(wiring, name, spread(context.spec, cast(Loss, loss)))
             if added is not None:
                 edges[name], term = added
                 terms.append(term)
@@ -163,4 +164,4 @@ def _outputs(wiring: Wiring) -> dict[str, fx.Node]:
             outputs = (t for t, path in description.taps.items() if path.startswith("output"))
             read |= {f"{model}.{t}" for t in outputs}
     taps = {f"{m}.{t}" for m, description in spec.models.items() for t in description.taps}
-    return {name: node for name, node in wiring.named.items() if name in read & taps}
+    return {name: node for name, node in wiring.named.items() if plain(name) in read & taps}

@@ -12,6 +12,7 @@ from kdgraph.graph import DistillGraph, shape_of
 from kdgraph.passes._wiring import Wiring
 from kdgraph.passes.base import Context, tagged
 from kdgraph.signals.base import Signal
+from kdgraph.spec.calls import spread
 from kdgraph.spec.language import LinkSpec, Spec
 from kdgraph.spec.shapes import ShapeMismatch, show
 
@@ -45,6 +46,7 @@ def _order(spec: Spec) -> list[str]:
 
 
 def _signal(wiring: Wiring, name: str, signal: Signal) -> None:
+    signal = spread(wiring.spec, signal)
     inputs = wiring.inputs(signal, "signals", name)
     if inputs is None:
         return

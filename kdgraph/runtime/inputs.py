@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdgraph.errors import InputError, near
+from kdgraph.spec.calls import plain
 from kdgraph.spec.language import BatchEntry, Spec
 from kdgraph.spec.shapes import show
 
@@ -126,8 +127,8 @@ def check_finite(
         return
     for reference, value in outputs.items():
         if value.is_floating_point() and bool(torch.isnan(value).any()):
-            model, tap = reference.split(".", 1)
-            edges = ", ".join(repr(e) for e in _readers(spec, reference)) or "no edge"
+            model, tap = plain(reference).split(".", 1)
+            edges = ", ".join(repr(e) for e in _readers(spec, plain(reference))) or "no edge"
             raise InputError.of(
                 "KD706",
                 f"tap {reference!r} holds nan (read by {edges})",

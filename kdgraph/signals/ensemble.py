@@ -53,6 +53,8 @@ class Ensemble(Signal):
 
     def shape(self, *, of: list[Shape]) -> Shape:
         first = of[0]
+        if self.weights is not None and len(self.weights) != len(of):
+            raise ShapeMismatch(f"{len(self.weights)} weights for {len(of)} members")
         for ref, other in zip(self.of, of, strict=True):
             if other != first:
                 raise ShapeMismatch(

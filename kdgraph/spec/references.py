@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from kdgraph.errors import Diagnostic
+from kdgraph.spec.calls import check_calls
 from kdgraph.spec.language import Spec
 from kdgraph.spec.names import Broken, Names
+from kdgraph.spec.roles import check_roles
 from kdgraph.spec.tree import Keys, Places, at_most
 from kdgraph.spec.types import SIDES
 
@@ -31,6 +33,8 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         _whole_numbers(spec, places),
         _with_itself(spec, places),
         _trained_precision(spec, places),
+        check_roles(spec, places, broken),
+        check_calls(spec, places, _references(spec), broken),
         _cycles(spec, places),
         () if broken else _nothing_to_train(spec, places),
     )

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from kdgraph.runtime.report import Report
+from kdgraph.spec.calls import OWN_KEYS
 from kdgraph.spec.entry import LossEntry
 from kdgraph.spec.language import ModelSpec
 from kdgraph.spec.scalars import ScalarError, resolve
@@ -26,7 +27,11 @@ def lock(report: Report, folder: Path) -> str:
     spec = report.spec
     written = _plain(spec)
     for name, model in written["models"].items():
-        model |= {"trainable": spec.is_trainable(name), "input": spec.inputs(name)}
+        model["input"] = spec.inputs(name)
+        if spec.models[name].same_as is None:
+            model["trainable"] = spec.is_trainable(name)
+        else:
+            model = {key: model[key] for key in OWN_KEYS if key in model}
         if "weights" in model:
             model["weights"] = os.path.relpath(spec.folder / model["weights"], folder)
         keys = (k for k in ModelSpec.model_fields if k in model)

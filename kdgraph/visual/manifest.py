@@ -16,6 +16,7 @@ from kdgraph.graph.example import letter_sizes
 from kdgraph.graph.ops import tap
 from kdgraph.graph.printer import target_name
 from kdgraph.runtime.report import Report
+from kdgraph.spec.calls import expanded
 from kdgraph.spec.entry import LossEntry
 from kdgraph.visual.costs import costs
 from kdgraph.visual.lock import lock
@@ -81,10 +82,12 @@ def _versions() -> dict[str, str]:
 
 
 def _model(report: Report, name: str) -> dict[str, Any]:
-    spec, captured = report.spec, report.captures[name]
-    written = spec.models[name]
+    spec, network = report.spec, report.spec.network(name)
+    captured, written = report.captures[network], spec.models[network]
     weights = spec.folder / written.weights if written.weights else None
+    calls = {"same_as": network, "passes": None} if network != name else {"passes": written.passes}
     return {
+        **{key: value for key, value in calls.items() if value is not None},
         "source": written.source,
         "args": written.args,
         "weights": written.weights,
@@ -92,17 +95,19 @@ def _model(report: Report, name: str) -> dict[str, Any]:
         "trainable": spec.is_trainable(name),
         "input": spec.inputs(name),
         "taps": {
-            t: {"path": p, "shape": _tap_shape(report, name, t)} for t, p in written.taps.items()
+            t: {"path": p, "shape": _tap_shape(report, name, t)}
+            for t, p in spec.models[name].taps.items()
         },
         "capture": captured.rung,
         "declined": [{"rung": rung, "reason": reason} for rung, reason in captured.declined],
-        "parameters": _size(report.graph.root.get_submodule(f"models.{name}")),
-        "parameters_used": _used(_pruned(report), f"models.{name}"),
+        "parameters": _size(report.graph.root.get_submodule(f"models.{network}")),
+        "parameters_used": _used(_pruned(report), f"models.{network}"),
     }
 
 
 def _tap_shape(report: Report, model: str, tap_name: str) -> list[int | str] | None:
-    shape = named_shape(report, f"{model}.{tap_name}")
+    (reference, *_) = expanded(report.spec, [f"{model}.{tap_name}"])
+    shape = named_shape(report, reference)
     return None if shape is None else lettered(shape, report.spec)
 
 

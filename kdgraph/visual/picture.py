@@ -14,8 +14,10 @@ from torch import fx
 
 from kdgraph.capture import parse_tap
 from kdgraph.graph import Role, owner_of, role_of, shape_of
-from kdgraph.graph.ops import tap
+from kdgraph.graph.ops import apart, tap
 from kdgraph.runtime.report import Report
+from kdgraph.spec.calls import Together, plain, together
+from kdgraph.visual.calls import joined, joins, parted
 from kdgraph.visual.words import (
     adapters,
     entry_words,
@@ -94,15 +96,14 @@ class _Fold:
         for node in self.graph.graph.find_nodes(op="placeholder"):
             sizes = ", ".join(map(str, self.spec.batch[str(node.target)].shape))
             self._add(Box(node.name, str(node.target), (f"[{sizes}]",), "batch"), node)
-        for model in self.spec.models:
-            for stretch in self._stretches(model):
-                self._stretch(model, stretch)
+        for model in self.spec.networks:
+            self._model(model)
         for node in self.graph:
             if role_of(node) in ("adapter", "signal", "loss", "total") and node.op != "output":
                 self._part(node)
         arrows = [*self._reduced(list(dict.fromkeys(self._arrows()))), *self._cut()]
         shown = {a.source for a in arrows} | {a.target for a in arrows}
-        clusters = [self._cluster(m) for m in self.spec.models]
+        clusters = [self._cluster(m) for m in self.spec.networks]
         boxes = [b for b in self.boxes if b.id in shown]
         return Picture(self.spec.name, tuple(clusters), tuple(boxes), tuple(arrows))
 
@@ -116,24 +117,48 @@ class _Fold:
         self.box_of.update((n.name, box.id) for n in nodes)
 
     def _shape(self, node: fx.Node) -> str:
-        return shape_words(shape_of(node), self.spec)
+        owner = owner_of(node)
+        batches = len(together(self.spec, owner).batches) if owner in self.spec.networks else 1
+        return shape_words(shape_of(node), self.spec, batches)
 
-    def _stretches(self, model: str) -> Iterator[list[fx.Node]]:
-        """A model's nodes in order, cut behind each tap and where the folded path changes.
+    def _model(self, model: str) -> None:
+        """The boxes of a network; of several calls, where they come together and part as well."""
+        calls, behind = together(self.spec, model), parted(self.graph, model)
+        for stretch in self._stretches(calls, set(behind)):
+            self._stretch(model, stretch)
+        rows: dict[tuple[fx.Node, str], list[fx.Node]] = {}
+        for node, name in behind.items():
+            part = node
+            while part.target is not apart:
+                part = part.all_input_nodes[0]
+            rows.setdefault((part, name), []).append(node)
+        for (part, name), nodes in rows.items():
+            self.box_of[part.name] = self.box_of[part.all_input_nodes[0].name]
+            passes = self.spec.models[name].passes if name in self.spec.models else None
+            lines = (f"{passes} passes" if passes else "rows of this call", self._shape(nodes[-1]))
+            taps = tuple(dict.fromkeys(t for n in nodes for t in self._taps(n)))
+            box = Box(f"{model}_{nodes[0].name}", name, lines, role_of(part), model, taps)
+            self._add(box, *nodes)
+
+    def _stretches(self, calls: Together, behind: set[fx.Node]) -> Iterator[list[fx.Node]]:
+        """A network's nodes in order, cut behind each tap and where the folded path changes.
 
         Nodes in a row always make an acyclic picture, whatever modules they come from.
         """
-        taps = self.spec.models[model].taps.values()
+        model = calls.models[0]
+        taps = [path for m in calls.models for path in self.spec.models[m].taps.values()]
         inside = [path for t in taps if (path := parse_tap(t).path) != "output"]
         stretch: list[fx.Node] = []
         for node in self.graph:
-            if owner_of(node) != model or node.op == "get_attr" or node.target is tap:
+            if owner_of(node) != model or node.op == "get_attr" or node.target in (tap, apart):
+                continue
+            if node in behind:
                 continue
             if stretch and self._key(stretch[-1], inside) != self._key(node, inside):
                 yield stretch
                 stretch = []
             stretch.append(node)
-            if self._taps(node):
+            if self._taps(node) or joins(node) or any(u.target is apart for u in node.users):
                 yield stretch
                 stretch = []
         if stretch:
@@ -148,7 +173,7 @@ class _Fold:
 
     def _taps(self, node: fx.Node) -> tuple[str, ...]:
         names = (str(u.args[1]) for u in node.users if u.target is tap)
-        return tuple(n.partition(".")[2] for n in names)
+        return tuple(dict.fromkeys(plain(n).partition(".")[2] for n in names))
 
     def _stretch(self, model: str, nodes: list[fx.Node]) -> None:
         role = role_of(nodes[-1])
@@ -157,7 +182,9 @@ class _Fold:
         taps = self._taps(nodes[-1])
         title = path_words(paths) or nodes[-1].name
         what = f"{len(nodes)} {'modules' if len(nodes) == len(modules) else 'operations'}"
-        if len(nodes) == len(modules) == 1:
+        if joins(nodes[-1]):
+            title, what = "together", ", ".join(joined(nodes[-1]))
+        elif len(nodes) == len(modules) == 1:
             what = type(self.graph.root.get_submodule(str(nodes[0].target))).__name__
         lines = tuple(line for line in (what, self._shape(nodes[-1])) if line)
         name = f"{model}_{nodes[0].name}"
@@ -213,8 +240,10 @@ class _Fold:
                 continue
             left = {n.name for n in record.after}
             gone = [n for n in record.before if n.name not in left]
-            for model in self.spec.models:
+            for model in self.spec.networks:
+                rows = parted(record.before, model)
                 nodes = [n for n in gone if owner_of(n) == model and n.op != "get_attr"]
+                nodes = [n for n in nodes if n not in rows and n.target is not apart]
                 if not nodes:
                     continue
                 title = path_words([str(n.meta.get("kd_path", "")) for n in nodes])

@@ -14,20 +14,25 @@ from kdgraph.spec.shapes import Shape
 from kdgraph.spec.steer import Schedule
 
 
-def shape_words(shape: Shape | None, spec: Spec) -> str:
+def shape_words(shape: Shape | None, spec: Spec, batches: int = 1) -> str:
     """``[B, 64, 8, 8]``: the free letter in the place of the example's batch size."""
     if shape is None:
         return ""
-    return f"[{', '.join(str(s) for s in lettered(shape, spec))}]"
+    return f"[{', '.join(str(s) for s in lettered(shape, spec, batches))}]"
 
 
-def lettered(shape: Shape, spec: Spec) -> list[int | str]:
-    """A shape with the batch's own letter in front, where it is the example's batch size."""
+def lettered(shape: Shape, spec: Spec, batches: int = 1) -> list[int | str]:
+    """A shape with the batch's own letter in front, where it is the example's batch size.
+
+    ``2B`` where the batches of two calls may lie behind each other.
+    """
     firsts = (e.shape[0] for e in spec.batch.values())
     letter = next((s for s in firsts if isinstance(s, str)), None)
     sizes: list[int | str] = list(shape)
-    if letter is not None and shape and shape[0] == letter_sizes(spec)[letter]:
-        sizes[0] = letter
+    if letter is not None and shape:
+        count, rest = divmod(shape[0], letter_sizes(spec)[letter])
+        if not rest and count in (1, batches):
+            sizes[0] = letter if count == 1 else f"{count}{letter}"
     return sizes
 
 
