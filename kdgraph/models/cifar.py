@@ -26,8 +26,9 @@ _WIDE_RESNETS = {"wrn-16-1": (16, 1), "wrn-16-2": (16, 2), "wrn-40-1": (40, 1), 
 class CifarSource(Source):
     """kdgraph's own ResNets and Wide ResNets for small images.
 
-    ``args``: ``num_classes`` (default 10) and ``in_channels`` (default 3); the ResNets also take
-    ``width``, a factor on their channels. There are no pretrained weights.
+    ``args``: ``num_classes`` (default 10), ``in_channels`` (default 3) and ``dropout`` (default
+    0: in the blocks of Wide ResNets, in front of the classifier of ResNets); the ResNets also
+    take ``width``, a factor on their channels. There are no pretrained weights.
     """
 
     prefix = "cifar"

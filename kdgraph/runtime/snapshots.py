@@ -57,6 +57,11 @@ class Snapshots(nn.Module):
             for key, value in copy.items():
                 value.copy_(_whole(source[key]))
 
+    def __getattr__(self, name: str) -> Any:
+        """A copy by its name, as distributed checkpoints look it up."""
+        copies = vars(self).get("_copies", {})
+        return copies[name] if name in copies else super().__getattr__(name)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Snapshots:
         for copy in self._copies.values():
             copy._apply(fn)  # type: ignore[no-untyped-call]

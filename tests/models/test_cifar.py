@@ -64,3 +64,14 @@ def test_width_scales_every_stage() -> None:
 def test_unknown_name_has_a_near_match() -> None:
     with pytest.raises(ModelError, match=r"KD411.*\n.*'resnet32x4'"):
         build_model("cifar/resnet34x4", {})
+
+
+@pytest.mark.parametrize(("name", "layers"), [("resnet8", 1), ("wrn-16-1", 6)])
+def test_dropout_where_it_is_asked_for(name: str, layers: int) -> None:
+    plain, model = (build_model(f"cifar/{name}", {"dropout": rate}) for rate in (0.0, 0.5))
+    assert not any(isinstance(m, torch.nn.Dropout) for m in plain.modules())
+    assert sum(isinstance(m, torch.nn.Dropout) for m in model.modules()) == layers
+    plain.load_state_dict(model.state_dict())
+    image = torch.randn(2, 3, 8, 8)
+    assert torch.equal(plain.eval()(image), model.eval()(image))
+    assert not torch.equal(model.train()(image), model(image))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 import kdgraph
 from kdgraph.passes.base import PASSES
@@ -271,3 +272,11 @@ def test_reads_what_it_copies_reads() -> None:
     step = kdgraph.compile(spec, models={"student": Sum()})
     out = step(x=torch.ones(2, 4), y=torch.zeros(2, 4)).outputs
     assert torch.equal(out["student.logits"], out["past.logits"])
+
+
+def test_is_in_distributed_checkpoints() -> None:
+    step, fresh = compiled(), compiled()
+    train_a_little(step)
+    step.snapshot()
+    set_model_state_dict(fresh, get_model_state_dict(step))
+    assert torch.equal(past(fresh.eval()), past(step.eval()))

@@ -45,15 +45,19 @@ class BasicBlock(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """norm, relu, conv, norm, relu, conv, plus the shortcut (Zagoruyko, Komodakis, BMVC 2016)."""
+    """norm, relu, conv, norm, relu, dropout, conv, plus the shortcut.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Zagoruyko and Komodakis, BMVC 2016; there is no layer for a dropout of 0.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu1 = nn.ReLU()
         self.conv1 = _conv3x3(inputs, outputs, stride)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.conv2 = _conv3x3(outputs, outputs)
         self.shortcut = (
             nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
@@ -61,7 +65,8 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x))
-        out = self.conv2(self.relu2(self.bn2(self.conv1(active))))
+        out = self.relu2(self.bn2(self.conv1(active)))
+        out = self.conv2(out if self.dropout is None else self.dropout(out))
         # A shortcut that changes the width reads the activated input, one that does not, x itself.
         return out + (x if self.shortcut is None else self.shortcut(active))  # type: ignore[no-any-return]
 
@@ -72,9 +77,10 @@ def _stage(
     inputs: int,
     outputs: int,
     stride: int,
+    **more: float,
 ) -> nn.Sequential:
-    first = block(inputs, outputs, stride)
-    return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
+    first = block(inputs, outputs, stride, **more)
+    return nn.Sequential(first, *(block(outputs, outputs, 1, **more) for _ in range(blocks - 1)))
 
 
 def _initialise(module: nn.Module) -> None:
@@ -91,6 +97,7 @@ class CifarResNet(nn.Module):
         in_channels: Channels of the image.
         num_classes: Number of logits.
         width: Factor on the channels, for networks smaller than the literature's.
+        dropout: Share of the penultimate feature that is dropped; no layer for 0.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class CifarResNet(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
         width: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
@@ -113,6 +121,7 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(BasicBlock, blocks, second, third, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.fc = nn.Linear(third, num_classes)
         self.apply(_initialise)
 
@@ -120,29 +129,37 @@ class CifarResNet(nn.Module):
         """Logits [B, K] of images [B, in_channels, H, W]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(self.flatten(self.avgpool(x)))  # type: ignore[no-any-return]
+        x = self.flatten(self.avgpool(x))
+        return self.fc(x if self.dropout is None else self.dropout(x))  # type: ignore[no-any-return]
 
 
 class CifarWideResNet(nn.Module):
-    """Wide ResNet of depth 6 n + 4 with three stages of n `PreActivationBlock` each, no dropout.
+    """Wide ResNet of depth 6 n + 4 with three stages of n `PreActivationBlock` each.
 
     Args:
         depth: Number of layers with weights, 6 n + 4.
         factor: How much wider than 16, 32, 64 channels the stages are.
         in_channels: Channels of the image.
         num_classes: Number of logits.
+        dropout: Share that is dropped between the convolutions of each block; no layer for 0.
     """
 
     def __init__(
-        self, depth: int, factor: int, *, in_channels: int = 3, num_classes: int = 10
+        self,
+        depth: int,
+        factor: int,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         blocks = (depth - 4) // 6
         first, second, third = 16 * factor, 32 * factor, 64 * factor
         self.conv1 = _conv3x3(in_channels, 16)
-        self.layer1 = _stage(PreActivationBlock, blocks, 16, first, stride=1)
-        self.layer2 = _stage(PreActivationBlock, blocks, first, second, stride=2)
-        self.layer3 = _stage(PreActivationBlock, blocks, second, third, stride=2)
+        self.layer1 = _stage(PreActivationBlock, blocks, 16, first, stride=1, dropout=dropout)
+        self.layer2 = _stage(PreActivationBlock, blocks, first, second, stride=2, dropout=dropout)
+        self.layer3 = _stage(PreActivationBlock, blocks, second, third, stride=2, dropout=dropout)
         self.bn1 = nn.BatchNorm2d(third)
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
