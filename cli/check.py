@@ -101,6 +101,8 @@ def _print(facts: dict[str, Any]) -> None:
         what = f"{model['source'] or 'given'}, {how}, {model['capture']}"
         if "same_as" in model:
             what = f"another call of {model['same_as']}"
+        elif "snapshot_of" in model:
+            what = f"snapshot of {model['snapshot_of']}"
         rows.append((name, f"{what}: {taps}"))
     rows += [
         (name, f"{link['adapter']}: {link['student']} to {link['teacher']}")

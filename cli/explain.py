@@ -79,8 +79,11 @@ def _source(model: dict[str, Any]) -> str:
     """``timm/resnet18``, or whose network another call is one of."""
     if "same_as" in model:
         return f"another call of {model['same_as']}"
+    if "snapshot_of" in model:
+        return f"snapshot of {model['snapshot_of']}"
     passes = f", {model['passes']} passes" if "passes" in model else ""
-    return f"{model['source'] or 'given as a module'}{passes}"
+    dropout = ", dropout on" if "dropout" in model else ""
+    return f"{model['source'] or 'given as a module'}{passes}{dropout}"
 
 
 def _taps(facts: dict[str, Any]) -> Table:

@@ -85,9 +85,9 @@ def _model(report: Report, name: str) -> dict[str, Any]:
     spec, network = report.spec, report.spec.network(name)
     captured, written = report.captures[network], spec.models[network]
     weights = spec.folder / written.weights if written.weights else None
-    calls = {"same_as": network, "passes": None} if network != name else {"passes": written.passes}
+    keys = ("same_as",) if network != name else ("passes", "dropout", "snapshot_of")
     return {
-        **{key: value for key, value in calls.items() if value is not None},
+        **{key: value for key in keys if (value := getattr(spec.models[name], key))},
         "source": written.source,
         "args": written.args,
         "weights": written.weights,

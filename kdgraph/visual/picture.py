@@ -110,7 +110,8 @@ class _Fold:
     def _cluster(self, model: str) -> Cluster:
         written = self.spec.models[model]
         role: Role = "student" if self.spec.is_trainable(model) else "teacher"
-        return Cluster(model, f"{model}  {written.source or ''}".rstrip(), role)
+        made = f"snapshot of {written.snapshot_of}" if written.snapshot_of else written.source
+        return Cluster(model, f"{model}  {made or ''}".rstrip(), role)
 
     def _add(self, box: Box, *nodes: fx.Node) -> None:
         self.boxes.append(box)

@@ -137,7 +137,9 @@ def _heading(owner: str, report: Report) -> str:
     part, _, name = owner.partition(".")
     if owner in spec.models:
         learns = "trained" if spec.is_trainable(owner) else "frozen"
-        return f"{owner}: {spec.models[owner].source or 'given as a module'}, {learns}"
+        copied = spec.models[owner].snapshot_of
+        made = f"snapshot of {copied}" if copied else "given as a module"
+        return f"{owner}: {spec.models[owner].source or made}, {learns}"
     if part == "losses":
         words = f"{entry_words(spec.losses[name])}, weight {weight_words(spec, name)}"
         return f"{owner}: {words}"
