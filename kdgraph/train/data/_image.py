@@ -16,6 +16,12 @@ def to_tensor(image: Any) -> Tensor:
     return data.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
 
 
+def class_numbers(image: Any) -> Tensor:
+    """int64 [H, W]: the grey values, or the places in the palette, of an image in bytes."""
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.view(image.height, image.width).long()
+
+
 def square(image: Any, size: int) -> Tensor:
     """The shorter side resized to ``size``, the centre kept: uint8 [C, size, size]."""
     from PIL import Image

@@ -98,9 +98,9 @@ def _left_behind(spec: Spec, data: DataSet, read: tuple[str, ...]) -> list[Diagn
             if entry.dtype.startswith(("int", "uint")) and entry.shape == (image[0], *image[2:])
         ]
         moves = len(image) == 4 and (augment.shift or augment.flip)
-        message = f"`augment` moves {augment.entry!r}, but not its label maps {{!r}}"
+        message = f"`augment` moves {augment.entry!r}, but not its label maps"
         return [
-            Diagnostic("KD711", message.format(name), place, f"write `labels: {name}` in it")
+            Diagnostic("KD711", f"{message} {name!r}", place, f"write `labels: {name}` in it")
             for name in (maps if moves else [])
         ]
     if augment.labels not in read:
