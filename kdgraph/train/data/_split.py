@@ -76,7 +76,7 @@ class RowSplit(Split):
         columns: tuple[str, ...] = (),
         labels: Tensor | None = None,
     ) -> None:
-        self.source = source
+        self.source: Any = source
         self.row = row
         self.all_labels = labels  # of the source, whichever rows of it these are
         self.indices = torch.arange(len(source)) if indices is None else indices

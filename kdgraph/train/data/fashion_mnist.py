@@ -36,15 +36,19 @@ class FashionMnist(DataSet):
     def load(self, folder: Path, trust: Collection[str] = ()) -> Splits:
         from kdgraph.train.data._split import TensorSplit, draw
 
-        source = self._folder(folder)
         whole, test = (
-            TensorSplit({"image": _read(source, f"{part}-images-idx3").unsqueeze(1),
-                         "label": _read(source, f"{part}-labels-idx1").long()})
+            TensorSplit(dict(zip(("image", "label"), self.images(folder, part), strict=True)))
             for part in ("train", "t10k")
-        )  # fmt: skip
+        )
         val, train = draw(whole, _VAL, "fashion_mnist validation", self.split_seed)
         note = "the official test images; 5,000 training images drawn for validation"
         return Splits(whole.subset(train), whole.subset(val), test, note)
+
+    def images(self, folder: Path, part: str) -> tuple[Tensor, Tensor]:
+        """Images uint8 [N, 1, 28, 28] and labels [N] of the part ``train`` or ``t10k``."""
+        source = self._folder(folder)
+        image = _read(source, f"{part}-images-idx3").unsqueeze(1)
+        return image, _read(source, f"{part}-labels-idx1").long()
 
     def _folder(self, folder: Path) -> Path:
         own = folder / self.path if self.path else None
