@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import PydanticCustomError, core_schema
@@ -194,7 +194,12 @@ def _sides(cls: type[LossEntry]) -> list[str]:
 
 
 class SignalEntry(Entry):
-    """A derived tensor: a target, a mask, a weight, a temperature."""
+    """A derived tensor: a target, a mask, a weight, a temperature.
+
+    ``teaches`` says that it stands for a teacher, so that a student alone does without it.
+    """
+
+    teaches: ClassVar[bool] = False
 
 
 class AdapterEntry(Entry):

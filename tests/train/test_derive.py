@@ -45,3 +45,16 @@ def test_alone_keeps_edges_that_signals_of_the_batch_weigh(make_spec: Any) -> No
     assert {name: edge.weight for name, edge in alone.losses.items()} == {"a": "mix", "b": "rest"}
     assert list(alone.signals) == ["rest"]
     assert student_alone(kdgraph.load_spec(make_spec())).signals == {}
+
+
+def test_alone_does_without_a_virtual_teacher(make_spec: Any) -> None:
+    text = make_spec()
+    text["signals"] = {
+        "virtual": {"use": "virtual_teacher", "label": "label", "like": "student.logits"}
+    }
+    text["losses"]["soft"] = {
+        "use": "soft_cross_entropy", "student": "student.logits", "target": "virtual",
+    }  # fmt: skip
+    alone = student_alone(kdgraph.load_spec(text))
+    assert list(alone.losses) == ["label"]
+    assert alone.signals == {}
