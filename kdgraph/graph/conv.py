@@ -27,6 +27,26 @@ def channels_last(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last)
 
 
+def trained_channels_last(value: Tensor) -> Tensor:
+    """``channels_last`` of what a trained model reads, where that is known to pay."""
+    return channels_last(value) if _pays(value) else value
+
+
+def trained_contiguous(value: Tensor) -> Tensor:
+    """``value`` with its rows side by side again, where ``trained_channels_last`` did anything."""
+    return value.contiguous() if _pays(value) else value
+
+
+def _pays(value: Tensor) -> bool:
+    """Whether channels last were measured to pay in training: float32 on a CPU, not compiled."""
+    return (
+        not torch.compiler.is_compiling()
+        and value.device.type == "cpu"
+        and value.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 class FusedConv2d(nn.Module):
     """``activation(conv2d(x) + other)`` of a frozen model, [B, C, H, W] to [B, D, H', W'].
 

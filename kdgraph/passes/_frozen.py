@@ -1,4 +1,4 @@
-"""What the steps of ``freeze`` share: the nodes, modules and values of one frozen model."""
+"""What rewrites of one model share: its nodes, modules and values; for a frozen one more."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from kdgraph.capture.observe import version_of
-from kdgraph.graph import DistillGraph, owner_of, role_of
+from kdgraph.graph import DistillGraph, Role, owner_of, role_of
 from kdgraph.passes.base import Context, tagged
 
 
-class FrozenModel:
-    """One frozen model in a graph that is being rewritten.
+class ModelPart:
+    """The part of one model in a graph that is being rewritten.
 
     Attributes:
-        done: what was done, counted, by the words that say so ("# thing*": 1 thing, 2 things).
-        kept: what was not, by the reason, with the places.
+        role: which role the nodes of the model play.
     """
+
+    role: Role = "student"
 
     def __init__(self, graph: DistillGraph, context: Context, name: str) -> None:
         self.graph, self.context, self.name = graph, context, name
-        self.done: Counter[str] = Counter()
-        self.kept: dict[str, list[str]] = {}
-        self._made: list[str] = []
 
     def nodes(self) -> list[fx.Node]:
         """The model's nodes in order, tap markers among them."""
@@ -35,7 +33,7 @@ class FrozenModel:
 
     def owns(self, node: fx.Node) -> bool:
         """Whether a node is the model's."""
-        return node.op != "output" and role_of(node) == "teacher" and owner_of(node) == self.name
+        return node.op != "output" and role_of(node) == self.role and owner_of(node) == self.name
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node of the model calls."""
@@ -49,6 +47,31 @@ class FrozenModel:
             return None
         value: Any = operator.attrgetter(str(node.target))(self.graph.root)
         return value if isinstance(value, Tensor) else None
+
+    def tag(self, node: fx.Node, like: fx.Node, path: str | None = None) -> fx.Node:
+        """Gives a new node the meta data of one of the model."""
+        tagged(node, self.role, self.name, like.meta["kd_span"])
+        node.meta["kd_path"] = like.meta.get("kd_path", "") if path is None else path
+        if "val" in like.meta:
+            node.meta["val"] = like.meta["val"]
+        return node
+
+
+class FrozenModel(ModelPart):
+    """One frozen model.
+
+    Attributes:
+        done: what was done, counted, by the words that say so ("# thing*": 1 thing, 2 things).
+        kept: what was not, by the reason, with the places.
+    """
+
+    role = "teacher"
+
+    def __init__(self, graph: DistillGraph, context: Context, name: str) -> None:
+        super().__init__(graph, context, name)
+        self.done: Counter[str] = Counter()
+        self.kept: dict[str, list[str]] = {}
+        self._made: list[str] = []
 
     def add(self, path: str, make: Callable[[], nn.Module]) -> str:
         """Puts a new module under ``frozen`` and gives its target, named after ``path``."""
@@ -84,14 +107,6 @@ class FrozenModel:
         if target.startswith("models.") and not self.context.skeleton:
             name = target.removeprefix("models.")
             self.context.sources.setdefault(name, (value, version_of(value)))
-
-    def tag(self, node: fx.Node, like: fx.Node, path: str | None = None) -> fx.Node:
-        """Gives a new node the meta data of one of the model."""
-        tagged(node, "teacher", self.name, like.meta["kd_span"])
-        node.meta["kd_path"] = like.meta.get("kd_path", "") if path is None else path
-        if "val" in like.meta:
-            node.meta["val"] = like.meta["val"]
-        return node
 
     def drop_unread(self) -> None:
         """Removes nodes that nobody reads any more, and checks of shapes that hold by now."""

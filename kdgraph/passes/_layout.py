@@ -6,18 +6,19 @@ which needs another layout (``view``) is found before anything runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from kdgraph.capture.twin import fake_like, twin
 from kdgraph.capture.world import untouched_random_state
 from kdgraph.graph.conv import channels_last
 from kdgraph.graph.example import example_batch
 from kdgraph.graph.ops import tap
-from kdgraph.passes._frozen import FrozenModel
+from kdgraph.passes._frozen import FrozenModel, ModelPart
 
 
 def convert_input(model: FrozenModel) -> None:
@@ -42,15 +43,10 @@ def settle(model: FrozenModel) -> None:
     """
     nodes = model.nodes()
     before = {n: n.meta["val"] for n in nodes if isinstance(n.meta.get("val"), Tensor)}
-    mode = next(v.fake_mode for v in before.values() if isinstance(v, FakeTensor))
-    device = next(iter(before.values())).device
-    values: dict[fx.Node, Any] = {}
-    example = example_batch(model.context.spec)
-    for source in model.graph.graph.find_nodes(op="placeholder"):
-        values[source] = fake_like(example[str(source.target)], mode).to(device)
+    mode, values = entries(model)
     with untouched_random_state(), mode, torch.no_grad():
         for node in nodes:
-            values[node] = _run(model, node, values)
+            values[node] = evaluate(model, node, values)
     for node in nodes:
         node.meta["val"] = values[node]
         if node in before and values[node].shape != before[node].shape:
@@ -60,7 +56,19 @@ def settle(model: FrozenModel) -> None:
             _restore(model, node)
 
 
-def _run(model: FrozenModel, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+def entries(model: ModelPart) -> tuple[FakeTensorMode, dict[fx.Node, Any]]:
+    """The batch as fake tensors, where the values of a model are, and the mode of those."""
+    found = [v for n in model.nodes() if isinstance(v := n.meta.get("val"), FakeTensor)]
+    mode, device = found[0].fake_mode, found[0].device
+    example = example_batch(model.context.spec)
+    return mode, {
+        source: fake_like(example[str(source.target)], mode).to(device)
+        for source in model.graph.graph.find_nodes(op="placeholder")
+    }
+
+
+def evaluate(model: ModelPart, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """The value of a node of a model on fake tensors, from those of what it reads."""
     if (tensor := model.tensor(node)) is not None:
         return _blank(tensor)
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
