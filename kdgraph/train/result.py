@@ -29,6 +29,9 @@ class Run:
         parameters: number of parameters of the model that was scored.
         seconds: time the training took, all sittings together.
         weights: the file with the model's weights.
+        latency: median milliseconds of the model that was scored for a batch of one; None in
+            records that are older than this figure.
+        device: where that was measured.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Run:
     parameters: int
     seconds: float
     weights: str | None
+    latency: float | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Result:
         table.add_column("")
         for metric in self.runs[0].metrics:
             table.add_column(metric, justify="right")
-        for column in ("parameters", "steps", "seconds"):
+        for column in ("parameters", "ms", "steps", "seconds"):
             table.add_column(column, justify="right")
         for teacher in self.teachers:
             table.add_row(*self._row(teacher.name, [teacher]))
@@ -149,7 +154,9 @@ class Result:
         figures = [str(s) for s in self.summary(runs).values()]
         seconds = statistics.fmean(r.seconds for r in runs)
         steps = f"{runs[0].steps:,}" if runs[0].steps else "-"
-        return [name, *figures, f"{runs[0].parameters:,}", steps, f"{seconds:.0f}"]
+        times = [r.latency for r in runs if r.latency is not None]
+        latency = f"{statistics.median(times):.2f}" if times else "-"
+        return [name, *figures, f"{runs[0].parameters:,}", latency, steps, f"{seconds:.0f}"]
 
     def notes(self) -> list[str]:
         """What a reader must know to judge the table, a line each."""
@@ -165,6 +172,8 @@ class Result:
         ]  # fmt: skip
         if seeds > 1:
             lines.append(f"± is the standard deviation over {seeds} seeds")
+        if self.runs[0].latency is not None:
+            lines.append(f"ms: median time of one sample, in a batch of one, {self.runs[0].device}")
         if any(not r.finished for r in [*self.teachers, *self.alone, *self.runs]):
             lines.append("ended early by the limit of steps")
         return lines

@@ -25,6 +25,7 @@ from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.keep import BEST, LAST, WEIGHTS, Keeper
+from kdgraph.train.latency import latency
 from kdgraph.train.learner import Examiner, Learner
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Run
@@ -95,6 +96,7 @@ def train(
         epochs=learner.epoch, steps=learner.iteration,
         finished=keeper.stopped or learner.epoch == settings.epochs,
         parameters=count(step.student), seconds=keeper.seconds, weights=str(weights),
+        **measured(step.student, spec, score, setting),
     )  # fmt: skip
     setting.board.done(run)
     return run
@@ -133,6 +135,15 @@ def evaluate(
         trainer = _trainer(setting, spec.train, [], None)
         trainer.test(examiner, eval_loader(split, setting.data), verbose=False)
     return examiner.found
+
+
+def measured(model: nn.Module, spec: Spec, score: Score, setting: Setting) -> dict[str, Any]:
+    """What a run says of the time that its model takes."""
+    assert spec.train is not None
+    with quiet():
+        device = _trainer(setting, spec.train, [], None).strategy.root_device
+    sample = eval_loader(setting.splits.val, setting.data).dataset[0, 0, [0]]
+    return {"latency": latency(model, score, sample, device), "device": str(device)}
 
 
 def final_part(splits: Splits) -> str:

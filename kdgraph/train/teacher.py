@@ -18,7 +18,7 @@ from kdgraph.train.derive import teacher_by_itself
 from kdgraph.train.keep import WEIGHTS, fingerprint, write_json
 from kdgraph.train.result import Run
 from kdgraph.train.score import find_score
-from kdgraph.train.session import Setting, count, evaluate, final_part, train
+from kdgraph.train.session import Setting, count, evaluate, final_part, measured, train
 
 _PRETRAINED = ("pretrained", "weights")  # arguments by which sources fetch weights
 
@@ -146,5 +146,5 @@ def _score_teacher(spec: Spec, name: str, setting: Setting, trust: Collection[st
     return Run(
         name=name, seed=0, part=final_part(setting.splits), metrics=final, val=val,
         epochs=0, steps=0, finished=True, parameters=count(net), seconds=0.0,
-        weights=str(weights) if weights else None,
+        weights=str(weights) if weights else None, **measured(net, spec, score, setting),
     )  # fmt: skip
