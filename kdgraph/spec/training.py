@@ -156,6 +156,7 @@ class Metric(Strict):
     With labels (a target entry that has ``classes``) ``accuracy`` is
     ``torchmetrics.classification.MulticlassAccuracy`` and so on, averaged over samples unless
     ``average`` says otherwise; else ``mean_squared_error`` is ``torchmetrics.MeanSquaredError``.
+    With ``evaluate: {decode: ...}`` it is one of ``torchmetrics.text``: ``word_error_rate``.
     """
 
     model_config = _OPEN
@@ -177,6 +178,22 @@ class Metric(Strict):
         return self.name or self.use
 
 
+class Decode(Strict):
+    """How text is read off the prediction, so that metrics of text compare it with the target.
+
+    ``ctc``: of the best class of each frame, repeats are joined and blanks left out. Which class
+    is the blank, and how long predictions and targets are, is what the edge ``ctc`` says.
+    """
+
+    model_config = _DOCUMENTED
+
+    use: Literal["ctc"]
+    """How."""
+
+    symbols: Annotated[str, Field(min_length=1)]
+    """One character for each class but the blank, in order; a space parts words."""
+
+
 class Evaluate(Strict):
     """Which prediction is compared with which batch entry."""
 
@@ -187,6 +204,9 @@ class Evaluate(Strict):
 
     target: Name | None = None
     """A batch entry; left out: the only one that has ``classes``."""
+
+    decode: Decode | None = None
+    """Left out: the prediction is compared as it is."""
 
 
 class EarlyStop(Strict):

@@ -8,7 +8,6 @@ from typing import Any
 from kdgraph.errors import DataError
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
-from kdgraph.spec.training import Evaluate
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score, output_tap
@@ -64,7 +63,8 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     own = _on_labels(spec, teacher, f"{spec.name}, {teacher}", changes)
     score = find_score(own)
     inputs = [score.inputs] if isinstance(score.inputs, str) else score.inputs.values()
-    batch = {n: e for n, e in own.batch.items() if n in (*inputs, score.target)}
+    read = {*inputs, score.target, *_entries(own)}
+    batch = {n: e for n, e in own.batch.items() if n in read}
     data = own.data
     if isinstance(data, DataSet):
         data = data.model_copy(update={"transforms": _kept(data)})
@@ -86,7 +86,11 @@ def _kept(data: DataSet) -> tuple[Transform, ...]:
 
 
 def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec:
-    """One model, one edge: cross-entropy of its prediction with the labels."""
+    """One model, one edge: cross-entropy of its prediction with the labels.
+
+    Where the prediction is decoded, labels do not stand beside it one by one: the edge that says
+    how they belong together is used, on this model's prediction.
+    """
     assert spec.train is not None
     score = find_score(spec, model)
     if score.classes is None:
@@ -98,10 +102,16 @@ def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec
         )
     tap = output_tap(spec, model) or _TAP
     taps = {tap: spec.models[model].taps.get(tap, score.tap.text)}
-    edge = LOSSES.get("cross_entropy")(
-        student=f"{model}.{tap}", target=score.target, ignore_index=score.ignore_index
+    prediction = f"{model}.{tap}"
+    if score.decoder is not None:
+        edge = score.decoder.edge.model_copy(update={"student": prediction, "weight": 1.0})
+    else:
+        edge = LOSSES.get("cross_entropy")(
+            student=prediction, target=score.target, ignore_index=score.ignore_index
+        )
+    evaluate = spec.train.evaluate.model_copy(
+        update={"student": prediction, "target": score.target}
     )
-    evaluate = Evaluate(student=f"{model}.{tap}", target=score.target)
     own = spec.models[model].model_copy(
         update={"trainable": True, "taps": taps, "dropout": False, "passes": None}
     )
@@ -109,7 +119,7 @@ def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec
         update={
             "name": name,
             "models": {model: own},
-            "links": {}, "signals": {}, "losses": {"label": edge},
+            "links": {}, "signals": _behind(spec, [edge]), "losses": {"label": edge},
             "train": spec.train.model_copy(update={**train, "evaluate": evaluate}),
         }
     )  # fmt: skip
@@ -122,6 +132,12 @@ def _own(spec: Spec, student: str, ref: str) -> bool:
             _own(spec, student, inner) for _, inner in signal.references()
         )
     return ref in spec.batch or ref.partition(".")[0] == student
+
+
+def _entries(spec: Spec) -> set[str]:
+    """The batch entries that loss edges and signals read."""
+    entries: list[Entry] = [*spec.losses.values(), *spec.signals.values()]
+    return {ref for e in entries for _, ref in e.references()} & spec.batch.keys()
 
 
 def _behind(spec: Spec, entries: Iterable[Entry]) -> dict[str, Any]:

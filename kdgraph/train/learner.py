@@ -38,7 +38,8 @@ class Scorer(LightningModule):
         assert spec.train is not None
         self.score = score
         place = spec.span("train", "metrics")
-        self.metrics = build_metrics(spec.train.metrics, score.classes, place)
+        text = score.decoder is not None
+        self.metrics = build_metrics(spec.train.metrics, score.classes, place, text=text)
         self._move_along = nn.ModuleDict(self.metrics)  # to the device
         self.found: dict[str, float] = {}
 

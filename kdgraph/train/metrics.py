@@ -8,6 +8,7 @@ from typing import Any
 
 import torchmetrics
 import torchmetrics.classification
+import torchmetrics.text
 from torchmetrics.text import Perplexity
 
 from kdgraph.errors import DataError, Span, near
@@ -17,14 +18,24 @@ _OF_LABELS = "Multiclass"  # how the names of metrics over labels begin in torch
 
 
 def build_metrics(
-    written: tuple[Metric, ...], classes: int | None, span: Span | None = None
+    written: tuple[Metric, ...],
+    classes: int | None,
+    span: Span | None = None,
+    *,
+    text: bool = False,
 ) -> dict[str, torchmetrics.Metric]:
     """Metrics by the name that tables call them.
+
+    Args:
+        written: what the spec asks for.
+        classes: number of classes of the labels, or None for numbers.
+        span: where it asks for them.
+        text: whether texts are compared, not labels or numbers.
 
     Raises:
         DataError: KD713 for an unknown name or argument.
     """
-    known = _known(classes)
+    known = _of_text() if text else _known(classes)
     built: dict[str, torchmetrics.Metric] = {}
     for metric in written:
         cls = known.get(_flat(metric.use))
@@ -33,7 +44,7 @@ def build_metrics(
             raise DataError.of(
                 "KD713",
                 f"torchmetrics has no metric {metric.use!r} for "
-                + ("labels" if classes else "numbers"),
+                + ("text" if text else "labels" if classes else "numbers"),
                 span=span,
                 help=near(metric.use, choices) or f"among others: {', '.join(choices[:12])}",
             )
@@ -89,6 +100,12 @@ def _known(classes: int | None) -> dict[str, type[torchmetrics.Metric]]:
         and name.startswith(prefix)
     }
     return {**known, "perplexity": Perplexity} if classes else known
+
+
+def _of_text() -> dict[str, type[torchmetrics.Metric]]:
+    found = {_flat(name): getattr(torchmetrics.text, name) for name in torchmetrics.text.__all__}
+    del found["perplexity"]  # of logits
+    return found
 
 
 def _flat(name: str) -> str:

@@ -150,8 +150,9 @@ def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
 
 
 def _check_metrics(spec: Spec, train: TrainSpec) -> None:
-    classes = find_score(spec).classes
-    metrics = build_metrics(train.metrics, classes, spec.span("train", "metrics"))
+    score, place = find_score(spec), spec.span("train", "metrics")
+    text = score.decoder is not None
+    metrics = build_metrics(train.metrics, score.classes, place, text=text)
     rises(metrics, monitored(train), spec.span("train", "monitor"))
     if train.early_stop is not None and train.early_stop.metric is not None:
         rises(metrics, train.early_stop.metric, spec.span("train", "early_stop", "metric"))

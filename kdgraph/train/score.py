@@ -13,6 +13,7 @@ from kdgraph.capture.record import reach
 from kdgraph.capture.taps import TapPath, parse_tap
 from kdgraph.errors import DataError, near
 from kdgraph.spec.language import Spec
+from kdgraph.train.decode import Decoder, find_decoder
 
 IGNORED = -100  # as torch and the losses have it
 
@@ -28,6 +29,7 @@ class Score:
         target: the batch entry with the truth.
         classes: number of classes, or None where the target is a number.
         ignore_index: the label of places that are not scored.
+        decoder: reads text off the prediction and the truth, where texts are compared.
     """
 
     model: str
@@ -36,6 +38,7 @@ class Score:
     target: str
     classes: int | None
     ignore_index: int = IGNORED
+    decoder: Decoder | None = None
 
     def update(
         self, metric: torchmetrics.Metric, prediction: Tensor, batch: Mapping[str, Tensor]
@@ -47,6 +50,9 @@ class Score:
             prediction: what ``predict`` gave.
             batch: the batch.
         """
+        if self.decoder is not None:
+            metric.update(self.decoder.read(prediction, batch), self.decoder.truth(batch))
+            return
         prediction, truth = prediction.float(), batch[self.target]
         if self.classes is not None and truth.shape == prediction[:, 0].shape:
             known = truth != self.ignore_index
@@ -74,7 +80,7 @@ class Score:
                 f"the output of {self.model!r} is a {type(found).__name__}, not a tensor",
                 help="give the model a tap such as `logits: output.logits`",
             )
-        if self.classes is None:
+        if self.classes is None or self.decoder is not None:
             return found
         if found.dim() == 3 and found.shape[:2] == batch[self.target].shape:
             found = found.movedim(2, 1)  # [B, L, K] -> [B, K, L]
@@ -150,7 +156,8 @@ def find_score(spec: Spec, model: str | None = None) -> Score:
             span=place,
         )
     classes = spec.batch[target].classes
-    return Score(scored, spec.inputs(scored), parsed, target, classes, _ignored(spec, target))
+    ignored, decoder = _ignored(spec, target), find_decoder(spec, target)
+    return Score(scored, spec.inputs(scored), parsed, target, classes, ignored, decoder)
 
 
 def _ignored(spec: Spec, target: str) -> int:
