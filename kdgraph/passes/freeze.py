@@ -27,8 +27,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     What a frozen model computes is opened where that pays, batch norms go into the layer before
     them, dropout and the like go, and what depends on no batch entry is computed once. A
     convolutional model then runs with channels last, each convolution together with the
-    addition and the activation behind it; its taps keep their layout. A trained model keeps the
-    layout that its owner gave it: to change that of its input alone does not pay.
+    addition and the activation behind it; its taps keep their layout. What is trained is for the
+    pass ``layout``.
     """
     for name in context.constants():
         graph = _freeze(FrozenModel(graph, context, name))
