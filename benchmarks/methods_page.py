@@ -38,7 +38,9 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         lines += [line(row, metric) for metric in row["students"]["method"]]
+    minutes = sum(row["processor_minutes"] for row in rows)
     lines += ["", "## How each was run", ""]
+    lines += [f"All took {minutes:.0f} minutes of processor time; two run at a time.", ""]
     lines += [f"- {told(row)}" for row in rows]
     return "\n".join(lines) + "\n"
 
@@ -75,7 +77,8 @@ def told(row: dict[str, Any]) -> str:
     return (
         f"`{row['method']}`: {row['data']}; student {row['parameters']:,} parameters"
         + (f", {teachers}" if teachers else "")
-        + f"; {row['steps']:,} steps, {row['seeds']} seeds, {row['minutes']} minutes in all; "
+        + f"; {row['steps']:,} steps, {row['seeds']} seeds, {row['processor_minutes']} minutes of "
+        f"processor time in all; "
         f"{facts['hardware']}, {facts['threads']} of {facts['cores']} cores, "
         f"torch {facts['torch']}, {facts['date'][:10]}."
     )
