@@ -21,9 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import methods_page
 import torch
 from rich.console import Console
+
+# where PYTHONSAFEPATH is set, the folder of a script is not on the path
+sys.path.append(str(Path(__file__).parent))
+
+import methods_page
 from versus.machine import told
 
 ROOT = Path(__file__).parents[1]
