@@ -1,9 +1,10 @@
 """A small causal transformer: it reads tokens and predicts the next one at each place.
 
 The layout is that of GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask
-Learners"): norm first in each block, learned positions, a last norm; the head has weights of its
-own. It reads ``token, position, dropout, blocks, norm, head``: tap ``blocks`` (or ``blocks.0``,
-...) or ``norm`` for features [B, L, D], and ``output`` for the logits [B, L, K].
+Learners"): norm first in each block, learned positions, a last norm. Two things differ: the
+activation is ReLU, which is quicker on a CPU, and the head has weights of its own. It reads
+``token, position, dropout, blocks, norm, head``: tap ``blocks`` (or ``blocks.0``, ...) or ``norm``
+for features [B, L, D], and ``output`` for the logits [B, L, K].
 
 Shapes: B batch, L tokens, D width, K vocabulary.
 """
@@ -66,7 +67,7 @@ class Block(nn.Module):
         self.dropout1 = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
         )
         self.dropout2 = nn.Dropout(dropout)
 
