@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.graph.example import letter_sizes
@@ -52,19 +53,24 @@ def results(step: kdgraph.DistillModule, batch: dict[str, Tensor]) -> dict[str, 
     return {"loss": out.loss, "losses": out.losses, "grads": copy.deepcopy(grads)}
 
 
-@pytest.mark.parametrize("without", [*PASSES.names(), "all"])
-def test_no_pass_changes_a_number(path: Path, without: str) -> None:
+@cache
+def with_all_passes(path: Path) -> tuple[dict[str, nn.Module], Any, dict[str, Tensor], Any]:
+    """The models of a spec, their state, a batch, and what a step of all passes gives."""
     spec = kdgraph.load_spec(path)
     torch.manual_seed(0)
     asked_for = [name for name, p in PASSES.items() if not p.default]
     step = kdgraph.compile(spec, also=asked_for)
     given = [n for n in spec.networks if spec.models[n].snapshot_of is None]
-    frozen = {n: step.report.captures[n].root for n in given}
-    state = copy.deepcopy(step.state_dict())
-    batch = random_batch(spec)
-    plain = results(step, batch)
+    models = {n: step.report.captures[n].root for n in given}
+    state, batch = copy.deepcopy(step.state_dict()), random_batch(spec)
+    return models, state, batch, results(step, batch)
+
+
+@pytest.mark.parametrize("without", [*PASSES.names(), "all"])
+def test_no_pass_changes_a_number(path: Path, without: str) -> None:
+    models, state, batch, plain = with_all_passes(path)
     names = PASSES.names() if without == "all" else [without]
-    other = kdgraph.compile(spec, models=frozen, without=names)
+    other = kdgraph.compile(path, models=models, without=names)
     other.load_state_dict(state)
     # a folded batch norm is rounded once where it was rounded at every step
     near, tiny = (1e-4, 1e-6) if without in ("freeze", "all") else (1e-5, 1e-7)
