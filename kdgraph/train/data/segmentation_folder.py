@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.training import Normalise, Whole, register_data
 from kdgraph.spec.types import Count, Form, Strict
 from kdgraph.train.data.base import DataSet, Splits, library
 
@@ -72,7 +72,7 @@ class SegmentationFolder(DataSet):
     size: Annotated[tuple[Count, Count], Field(strict=False)] = (256, 256)
     """Height and width of what a model sees, in pixels."""
 
-    workers: Count = 2
+    workers: Whole = 2
     """Processes that read images."""
 
     def load(self, folder: Path, trust: Collection[str] = ()) -> Splits:
