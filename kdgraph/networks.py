@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture import Captured
-from kdgraph.capture.liveness import keep_dropout, still
+from kdgraph.capture.liveness import is_random, keep_dropout, still
 from kdgraph.capture.record import one_line
 from kdgraph.capture.together import capture_calls, capture_together
 from kdgraph.capture.twin import twin
@@ -163,10 +163,8 @@ def capture_networks(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Cap
         taps = {role: spec.models[role].taps for role in roles}
         try:
             inputs, free = _inputs(spec, name, net)
-            if spec.models[name].dropout and (moves := still(net, inputs)) is not None:
-                message = f"{moves!r} changes at every step, so `dropout: true` cannot keep it"
-                span = spec.span("models", name, "dropout")
-                raise CaptureError.of("KD409", f"model {name!r}: {message}", span=span)
+            if spec.models[name].dropout:
+                _check_dropout(spec, name, net, inputs)
             if calls.several:
                 captures[name] = capture_calls(net, inputs, taps, len(calls.batches), free=free)
             else:
@@ -179,6 +177,18 @@ def capture_networks(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Cap
                 wrong += [_located(found, spec, role) for role in named or [name]]
     refuse(wrong)
     return {name: captures[name] for name in nets}
+
+
+def _check_dropout(spec: Spec, name: str, net: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Refuses a model whose buffers would change, and one in which nothing is random."""
+    span = spec.span("models", name, "dropout")
+    if (moves := still(net, inputs)) is not None:
+        message = f"model {name!r}: {moves!r} changes at every step, so dropout cannot stay on"
+        raise CaptureError.of("KD409", message, span=span)
+    if not is_random(net, inputs):
+        message = f"model {name!r} has `dropout: true`, but nothing in it is random"
+        help = "give its source a rate (`args: {drop_rate: 0.2}` in timm), or leave `dropout` out"
+        raise CaptureError.of("KD409", message, span=span, help=help)
 
 
 def _roles(spec: Spec, nets: Mapping[str, nn.Module], name: str) -> Sequence[str]:

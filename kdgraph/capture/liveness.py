@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdgraph.capture.record import call_module, positional_names
 from kdgraph.capture.twin import twin
-from kdgraph.capture.world import example, quiet, untouched_random_state
+from kdgraph.capture.world import example, quiet, untouched_random_state, worlds
 
 _SPECTRAL = ("_u", "weight_u")  # vectors of a power iteration that goes on in train mode
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether an operator that draws random numbers, or updates statistics, runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.draws = self.updates = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {a.name: a.default_value for a in func._schema.arguments}
+        given |= {**dict(zip(given, args, strict=False)), **(kwargs or {})}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            # an attention that is told to drop nothing draws nothing
+            self.draws |= given.get("dropout_p") != 0
+        # a batch norm does not say in its schema that it writes, nor does a fake one write
+        self.updates |= bool(given.get("training")) and given.get("running_mean") is not None
+        return func(*args, **(kwargs or {}))
 
 
 def keep_dropout(module: nn.Module) -> None:
@@ -38,6 +58,19 @@ def still(module: nn.Module, inputs: Mapping[str, Tensor]) -> str | None:
     for path in _changed(module, inputs):
         module.get_submodule(path.rpartition(".")[0]).training = False
     return next(iter(_changed(module, inputs)), None)
+
+
+def is_random(module: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether a model draws random numbers as it stands; taken for granted if it does not run."""
+    for world in worlds(module, inputs):
+        log = Watch()
+        try:
+            with quiet(), world.running(), log:
+                call_module(world.model(), world.inputs, positional_names(module, world.inputs))
+        except Exception:  # code that asks for values, on fake tensors
+            continue
+        return log.draws
+    return True
 
 
 def _changed(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[str]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdgraph.capture.liveness import Watch
 from kdgraph.capture.observe import version_of
 from kdgraph.capture.ports import PortModel
 from kdgraph.capture.record import tensors_in
@@ -52,7 +52,7 @@ def effect(node: fx.Node, graph: DistillGraph) -> str | None:
 def _effect(
     node: fx.Node, graph: DistillGraph, like: Like, mode: AbstractContextManager[Any]
 ) -> str | None:
-    log = _Watch()
+    log = Watch()
     with quiet(), untouched_random_state() as drawn, torch.no_grad():
         values = {n: _value(n, graph, like) for n in node.all_input_nodes}
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -81,24 +81,6 @@ def _known_pure(target: object) -> bool:
         and torch.Tag.nondeterministic_seeded not in target.tags
         and "batch_norm" not in target._schema.name
     )
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether an operator that draws random numbers, or updates statistics, runs."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.draws = self.updates = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {a.name: a.default_value for a in func._schema.arguments}
-        given |= {**dict(zip(given, args, strict=False)), **(kwargs or {})}
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            # an attention that is told to drop nothing draws nothing
-            self.draws |= given.get("dropout_p") != 0
-        # a batch norm does not say in its schema that it writes, nor does a fake one write
-        self.updates |= bool(given.get("training")) and given.get("running_mean") is not None
-        return func(*args, **(kwargs or {}))
 
 
 def _call(node: fx.Node, module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -228,3 +228,17 @@ def test_nets_of_torchvision_and_timm() -> None:
     torch.testing.assert_close(step(image=x).outputs["teacher.logits"], expected)
     torch.manual_seed(1)
     assert not torch.equal(net.eval()(x), expected)
+
+
+@pytest.mark.parametrize("skeleton", [True, False])
+def test_a_model_without_dropout_is_refused(skeleton: bool) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["models"]["teacher"]["source"] = "cifar/resnet8"
+    spec["models"]["teacher"]["args"] = {"num_classes": 5}
+    spec["models"]["teacher"]["taps"]["mid"] = "layer1"
+    find = kdgraph.plan if skeleton else kdgraph.compile
+    with pytest.raises(kdgraph.KDGraphError, match="nothing in it is random"):
+        find(spec, models={"student": student()})
+    spec["models"]["teacher"]["args"]["dropout"] = 0.1
+    spec["losses"].pop("mid")
+    find(spec, models={"student": student()})
