@@ -17,7 +17,7 @@ class Agreement(Signal):
     """``cos(of, to)`` over classes or channels: 1 where two tensors point the same way, 0 across.
 
     Of the logits of one teacher for two views of a sample, raw and without a temperature, it is
-    ``c - 1`` of the weights of Li, Shao, Qiu, Song 2024 (10.1016/j.neucom.2024.127648). Vectors
+    ``c - 1`` of the weights of Li, Shao, Qiu, Song 2024 (10.1016/j.neucom.2024.127516). Vectors
     [B, D] give [B], tokens [B, L, D] [B, L] and maps [B, C, H, W] [B, H, W]. A zero vector has
     cosine 0 with every other. The value is a constant for autograd unless ``attached: true``.
     """

@@ -48,7 +48,7 @@ POLICIES: dict[str, tuple[float, tuple[dict[str, int], ...]]] = {
 class JDA(ImageTransform):
     """Each operation of an ordered list comes upon an image with the same ``probability``.
 
-    Li, Shao, Qiu, Song 2024 (10.1016/j.neucom.2024.127648), in the lists of the authors' program.
+    Li, Shao, Qiu, Song 2024 (10.1016/j.neucom.2024.127516), in the lists of the authors' program.
     A step ``{rotate: 3}`` is an operation and its strength, one of ten evenly spaced values from
     0: shear to 0.3, translation to 150/331 of the side, rotation to 30 degrees, brightness,
     color, contrast and sharpness to 1 +- 0.9, posterize from 8 bits to 4, solarize from a
