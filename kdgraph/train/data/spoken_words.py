@@ -39,11 +39,13 @@ _WORDS = (
 _ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 _VOICES = {
     "train": (
-        "m1", "f1", "m3", "f2", "m5", "f4", "Andy", "Alicia", "Denis", "Annie", "Gene", "Jacky",
-        "Marco", "anika", "Michael", "belinda", "adam", "linda", "david", "steph",
+        "m1", "f1", "m3", "f2", "m5", "f4", "m7", "Andy", "Alicia", "Denis", "Annie", "Gene",
+        "Jacky", "Marco", "anika", "Michael", "belinda", "adam", "linda", "david", "steph",
+        "Mario", "Nguyen", "pablo", "sandro", "travis", "victor", "iven", "john", "gustave",
+        "boris", "Diogo",
     ),
-    "val": ("m2", "f3", "Lee", "Andrea", "paul"),
-    "test": ("m4", "f5", "Hugo", "grandma", "max", "shelby"),
+    "val": ("m2", "f3", "Lee", "Andrea", "paul", "zac"),
+    "test": ("m4", "f5", "Hugo", "grandma", "max", "shelby", "caleb", "Mike"),
 }  # fmt: skip
 
 
@@ -52,8 +54,8 @@ class SpokenWords(DataSet):
     """``spoken_words``: English words said by espeak-ng, columns for CTC.
 
     A stand-in for recordings: 64 common words, each said once by every voice, at a speed and a
-    pitch of its own, in one of five accents. What is tested is a **voice** never heard: 20 for
-    training, 5 for validation, 6 for the test. The words are the same in all parts. Synthesised
+    pitch of its own, in one of five accents. What is tested is a **voice** never heard: 32 for
+    training, 6 for validation, 8 for the test. The words are the same in all parts. Synthesised
     speech is far more regular than people's.
 
     Columns: ``features`` [T, mels], log-mel frames every 10 ms; ``frames``, how many of them
@@ -103,7 +105,7 @@ class SpokenWords(DataSet):
         import torch
 
         speed, pitch = (
-            str(int(torch.randint(*ends, (), generator=chance))) for ends in ((130, 200), (35, 66))
+            str(int(torch.randint(*ends, (), generator=chance))) for ends in ((110, 181), (35, 66))
         )
         return ("-v", f"{_ACCENTS[at % len(_ACCENTS)]}+{voice}", "-s", speed, "-p", pitch)
 

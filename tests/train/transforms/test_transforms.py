@@ -22,7 +22,11 @@ from kdgraph.train.data.transforms.base import ImageTransform, Transform
 def rows(count: int) -> dict[str, Tensor]:
     chance = seeded("rows")
     image = torch.rand(count, 3, 9, 9, generator=chance)
-    return {"image": image, "label": torch.arange(count) % 3}
+    features = torch.rand(count, 12, 5, generator=chance)
+    return {
+        "image": image, "label": torch.arange(count) % 3,
+        "features": features, "frames": torch.arange(count) % 12 + 1,
+    }  # fmt: skip
 
 
 def made(use: str) -> Transform:
