@@ -72,6 +72,14 @@ def test_a_single_file_is_cut_at_a_separator(tmp_path: Path) -> None:
     assert [len(s) for s in (splits.train, splits.val, splits.test or ())] == [6, 2, 2]
 
 
+def test_equal_texts_are_one(tmp_path: Path) -> None:
+    folder = documents(tmp_path / "all", 10)
+    for i in range(10):
+        (folder / f"copy{i}.txt").write_bytes((folder / f"{i:02}.txt").read_bytes())
+    splits = Text(path="all", length=16).load(tmp_path)
+    assert "8 / 1 / 1" in splits.note
+
+
 def test_what_is_held_out_is_limited(tmp_path: Path) -> None:
     documents(tmp_path / "all", 10)
     splits = Text(path="all", length=8, held_out=3).load(tmp_path)

@@ -35,6 +35,7 @@ class Text(DataSet):
     ``path`` the text is the source of Python's own standard library, real text that is always at
     hand, though it differs from one version of Python to the next. Whole modules and packages, or
     the documents of ``path``, are split, never pieces: 10% for validation and 10% for the test.
+    Of equal texts one is kept.
     """
 
     use: Literal["text"] = "text"
@@ -58,8 +59,11 @@ class Text(DataSet):
         from kdgraph.train.data._split import draw, seed_of
 
         texts: dict[str, list[bytes]] = {}
+        seen: set[bytes] = set()  # a copy, or a link to a file, would be on two sides
         for name, text in _library() if self.path is None else self._files(folder / self.path):
-            texts.setdefault(name, []).append(text)
+            if text not in seen:
+                seen.add(text)
+                texts.setdefault(name, []).append(text)
         if len(texts) < 3:
             raise DataError.of(
                 "KD710",
