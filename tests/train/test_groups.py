@@ -148,6 +148,8 @@ def test_near_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = splits.train.rows([0, 1])
     assert batch["image"].shape == (2, 3, 32, 32)
     assert batch["image"].dtype == torch.uint8
+    small = DATA.get("near_duplicates")(counts=(60, 20, 30), size=16).load(Path())
+    assert small.train.rows([0])["image"].shape == (1, 3, 16, 16)
     again = data.load(Path())
     assert torch.equal(splits.val.tensors["image"], again.val.tensors["image"])
     with pytest.raises(DataError, match=r"KD719.*70 pictures are more than 60 garments"):

@@ -24,7 +24,7 @@ _MOST = 8  # pictures of one garment
 
 @register_data
 class NearDuplicates(DataSet):
-    """``near_duplicates``: images [3, 32, 32] of five kinds of tops, ``image`` and ``label``.
+    """``near_duplicates``: images [3, size, size] of five kinds of tops, ``image``, ``label``.
 
     A stand-in for medical images, where one case gives several pictures: garments of
     Fashion-MNIST, each shown 1 to 8 times, a little moved, lighter or darker, and with speckle
@@ -40,6 +40,9 @@ class NearDuplicates(DataSet):
         2114, 861, 793, 857, 1698,
     )  # fmt: skip
     """Pictures of each class; left out: as unequal as the five stages of a liver data set."""
+
+    size: Literal[16, 32] = 32
+    """Height and width of an image in pixels; 16 is the mean of every four of 32."""
 
     path: str | None = None
     """Where the files of Fashion-MNIST are, or are downloaded to."""
@@ -60,7 +63,7 @@ class NearDuplicates(DataSet):
                 raise DataError.of("KD719", message)
             own = own[torch.randperm(len(own), generator=chance)[:count]]
             case = _cases(count, chance)
-            pictures.append(_pictures(garments[own[case]], chance))
+            pictures.append(_pictures(garments[own[case]], self.size, chance))
             names += _names(label, case.tolist())
         labels = torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
         whole = TensorSplit({"image": torch.cat(pictures), "label": labels})
@@ -90,15 +93,16 @@ def _names(label: int, cases: Sequence[int]) -> list[str]:
     return names
 
 
-def _pictures(garments: Tensor, chance: Generator) -> Tensor:
-    """uint8 [N, 1, 28, 28] to [N, 3, 32, 32], each changed a little by itself."""
+def _pictures(garments: Tensor, size: int, chance: Generator) -> Tensor:
+    """uint8 [N, 1, 28, 28] to [N, 3, size, size], each changed a little by itself."""
     import torch
+    from torch.nn import functional as F
 
     from kdgraph.spec.training import Augment
     from kdgraph.train.data._load import augmented
 
-    x = torch.nn.functional.pad(garments.float() / 255, (2, 2, 2, 2))
-    x = augmented(x, Augment(shift=2), chance)
+    x = F.pad(garments.float() / 255, (2, 2, 2, 2))
+    x = F.avg_pool2d(augmented(x, Augment(shift=2), chance), 32 // size)
     light = 0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=chance)
     speckle = 1 + 0.25 * torch.randn(x.shape, generator=chance)
     return (255 * (x * light * speckle).clamp(0, 1)).byte().expand(-1, 3, -1, -1).contiguous()
