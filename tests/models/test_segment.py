@@ -31,8 +31,8 @@ def test_stages_halve_the_map(name: str) -> None:
             lambda _module, _inputs, out, tap=tap: shapes.update({tap: tuple(out.shape[1:])})
         )
     model(torch.randn(2, 3, 64, 64))
-    assert [shapes[t] for t in taps[:4]] == [(8, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4)]
-    decoded, side = {"unet": (8, 32), "fcn": (16, 16)}[name]
+    assert [shapes[t] for t in taps[:4]] == [(8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2)]
+    decoded, side = {"unet": (8, 16), "fcn": (16, 8)}[name]
     assert shapes["decoder"] == (decoded, side, side)
     assert shapes["classifier"] == (11, side, side)
 

@@ -1,12 +1,12 @@
 """Small fully convolutional networks for segmentation, in the two classic forms.
 
 Both read ``encoder, decoder, classifier``, and give logits at the resolution of the image. The
-stages of the encoder, ``encoder.0`` to ``encoder.3``, give maps at 1/2, 1/4, 1/8 and 1/16 of it
-with 1, 2, 4 and 8 times 16 channels. Tap ``encoder.3`` for what was understood, ``decoder`` for
+stages of the encoder, ``encoder.0`` to ``encoder.3``, give maps at 1/4, 1/8, 1/16 and 1/32 of it
+with 16, 32, 64 and 128 channels. Tap ``encoder.3`` for what was understood, ``decoder`` for
 features in which every pixel knows its surroundings, ``classifier`` for logits before they are
 enlarged, and ``output`` for logits [B, K, H, W].
 
-Shapes: B batch, K classes, H and W of the image, any size from 16 up (odd ones too).
+Shapes: B batch, K classes, H and W of the image, any size (32 and up makes sense).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.nn.functional import interpolate
 _CHANNELS = (16, 32, 64, 128)
 
 
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, strides: tuple[int, int] = (1, 1)) -> nn.Sequential:
     """conv, norm, relu, conv, norm, relu."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride=strides[0], padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.Conv2d(outputs, outputs, 3, stride=strides[1], padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
@@ -46,7 +46,7 @@ class UNetDecoder(nn.Module):
         self.blocks = nn.ModuleList(_block(deep + wide, wide) for deep, wide in pairs)
 
     def forward(self, stages: list[Tensor]) -> Tensor:
-        """Features [B, C_0, H / 2, W / 2] of the maps of all stages, the largest first."""
+        """Features [B, C_0, H / 4, W / 4] of the maps of all stages, the largest first."""
         x = stages[-1]
         for block, stage in zip(self.blocks, stages[-2::-1], strict=True):
             x = block(torch.cat([stage, _enlarged(x, stage)], 1))
@@ -57,7 +57,7 @@ class FCNDecoder(nn.Module):
     """From the deepest stage up: enlarge and add the stage above, one convolution each.
 
     After FCN-8s (Long, Shelhamer, Darrell 2015, arXiv 1411.4038), where what is added are
-    logits; it stops at the second stage, as large as a quarter of the image.
+    logits. Like that network it stops at an eighth of the image, here the second stage.
     """
 
     def __init__(self, channels: list[int]) -> None:
@@ -67,7 +67,7 @@ class FCNDecoder(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, stages: list[Tensor]) -> Tensor:
-        """Features [B, C_1, H / 4, W / 4] of the maps of all stages, the largest first."""
+        """Features [B, C_1, H / 8, W / 8] of the maps of all stages, the largest first."""
         second, third, fourth = (r(x) for r, x in zip(self.reduce, stages[1:], strict=True))
         x = third + _enlarged(fourth, third)
         return self.relu(self.norm(second + _enlarged(x, second)))  # type: ignore[no-any-return]
@@ -83,7 +83,9 @@ class _Network(nn.Module):
         super().__init__()
         self.channels = [max(1, round(width * c)) for c in _CHANNELS]
         pairs = zip([in_channels, *self.channels[:-1]], self.channels, strict=True)
-        self.encoder = nn.Sequential(*(_block(i, o, stride=2) for i, o in pairs))
+        strides = [(2, 2), (2, 1), (2, 1), (2, 1)]
+        blocks = (_block(i, o, s) for (i, o), s in zip(pairs, strides, strict=True))
+        self.encoder = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K, H, W] of images [B, in_channels, H, W]."""
