@@ -41,7 +41,8 @@ def compile(
     Args:
         spec: a path, YAML text, a mapping of the same form, or a ``Spec``.
         models: modules to use instead of what the spec's ``source`` names. The student is
-            trained in place; models that are not trained are frozen and set to eval.
+            trained in place; models that are not trained are frozen and set to eval, but for what
+            ``dropout: true`` keeps random.
         trust: Python modules that ``python/`` sources may come from.
         set: overrides like ``losses.soft.tau=2``.
         without: optional passes to leave out, by name.
