@@ -211,6 +211,56 @@ class Always(nn.Module):
         return F.dropout(x, 0.5, training=True)
 
 
+def test_dropout_of_a_frozen_network_sets_equal_calls_apart() -> None:
+    taps = {"logits": "output", "mid": "body"}
+    written = spec(
+        teacher={"taps": taps, "dropout": True}, teacher_view={"same_as": "teacher", "taps": taps}
+    )
+    written["losses"]["more"] = {**written["losses"]["soft"], "teacher": "teacher.logits"}
+    nets = {**pair(), "teacher": Net(0.5)}
+    out = drawn(kdgraph.compile(written, models=nets))
+    assert not torch.equal(out["teacher.logits"], out["teacher_view.logits"])
+
+
+def test_a_snapshot_is_called_several_times() -> None:
+    taps = {"logits": "output"}
+    past = {"snapshot_of": "student", "taps": taps}
+    again = {"same_as": "past", "input": "view", "taps": taps}
+    written = spec(past=past, past_view=again)
+    written["losses"]["soft"]["teacher"] = "past_view.logits"
+    step = kdgraph.compile(written, models=pair()).eval()
+    with torch.no_grad():
+        step.student.get_parameter("head.weight")[0] += 1
+    assert step(**batch()).losses["soft"] > 0
+    step.snapshot()
+    assert step(**batch()).losses["soft"].item() == pytest.approx(0, abs=1e-6)
+
+
+class Scaled(nn.Module):
+    """Takes two arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        out: Tensor = self.net(x * scale[:, None, None, None])
+        return out
+
+
+def test_every_argument_is_put_together() -> None:
+    taps = {"logits": "output", "mid": "net.body"}
+    one = {"taps": taps, "input": {"x": "x", "scale": "by"}}
+    two = {"same_as": "student", "taps": taps, "input": {"scale": "half", "x": "view"}}
+    written = spec(student=one, student_view=two)
+    written["batch"] |= {"by": {"shape": ["B"]}, "half": {"shape": ["B"]}}
+    nets: dict[str, nn.Module] = {**pair(), "student": Scaled()}
+    step = kdgraph.compile(written, models=nets).eval()
+    given = {**batch(), "by": torch.ones(ROWS), "half": torch.full((ROWS,), 0.5)}
+    alone = nets["student"](given["view"], given["half"])
+    torch.testing.assert_close(step(**given).outputs["student_view.logits"], alone)
+
+
 def test_equal_without_each_pass() -> None:
     nets = pair()
     results = []
