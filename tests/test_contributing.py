@@ -20,6 +20,7 @@ GENERIC = [
     "schedules/test_schedules.py",
     "models/test_base.py",
     "passes/test_every_pass.py",
+    "train/transforms/test_transforms.py",
 ]
 
 # Puts the new files beside the real ones, where discovery finds them. Of the tests that run once
@@ -55,13 +56,18 @@ def write_examples(folder: Path) -> list[str]:
     return [name for name, _ in found]
 
 
+def _mirror(code: Path) -> str:
+    """The folder of tests for a file of the package."""
+    return "train/transforms" if "transforms" in code.parts else code.parts[1]
+
+
 def test_every_recipe_passes_its_test(tmp_path: Path) -> None:
     for folder in {name.partition("/")[0] for name in GENERIC}:
         shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder)
     names = write_examples(tmp_path)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     added = [Path(name) for name in names if name.startswith("kdgraph/")]
-    tests = [f"tests/{code.parts[1]}/test_{code.name}" for code in added]
+    tests = [f"tests/{_mirror(code)}/test_{code.name}" for code in added]
     assert sorted([*tests, *map(str, added)]) == sorted(names)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     options = ["--rootdir", tmp_path, "--import-mode=importlib"]
