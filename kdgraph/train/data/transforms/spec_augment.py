@@ -55,4 +55,5 @@ def blot(lengths: Tensor, size: int, share: float, chance: Generator) -> Tensor:
     width = (wide * ((share * length).floor() + 1)).floor()
     start = (where * (length - width + 1)).floor()
     at = torch.arange(size)
-    return (at >= start) & (at < start + width)
+    inside: Tensor = (at >= start) & (at < start + width)
+    return inside
