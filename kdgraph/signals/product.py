@@ -34,11 +34,11 @@ class Product(Signal):
         return longest
 
     def forward(self, *, of: list[Tensor]) -> Tensor:
-        from kdgraph.signals._module import lined_up, wide
+        from kdgraph.signals._module import wide
 
-        longest = max(of, key=lambda x: x.dim())
-        factors = [lined_up(wide(x), longest) for x in of]
-        result: Tensor = factors[0]
+        most = max([x.dim() for x in of])
+        factors = [wide(x.reshape(*x.shape, *[1] * (most - x.dim()))) for x in of]
+        result = factors[0]
         for factor in factors[1:]:
             result = result * factor
         return result

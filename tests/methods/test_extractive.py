@@ -15,6 +15,7 @@ from kdgraph.train import run
 
 SPECS = Path(__file__).parents[2] / "specs" / "methods"
 
+OFFSET = "models.student.offset"
 SOFT = {"use": "soft_cross_entropy", "student": "student.logits", "target": "target"}
 STUDENT = torch.tensor([[0.5, 0.2, -0.1]], dtype=torch.float64)
 TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
@@ -70,7 +71,7 @@ def found(
 ) -> tuple[float, Tensor]:
     """The loss, and its gradient, which is that of one sample's logits."""
     loss = step(z_s=student, z_t=teacher, label=torch.zeros(len(student), dtype=torch.int64)).loss
-    (grad,) = torch.autograd.grad(loss, step.student.offset)
+    (grad,) = torch.autograd.grad(loss, step.get_parameter(OFFSET))
     return loss.item(), grad
 
 
@@ -146,7 +147,7 @@ def test_nothing_reaches_the_teacher() -> None:
     z_t = TEACHER.clone().requires_grad_()
     step(z_s=STUDENT, z_t=z_t, label=torch.zeros(1, dtype=torch.int64)).loss.backward()
     assert z_t.grad is None or not z_t.grad.any()
-    assert [name for name, _ in step.named_parameters()] == ["models.student.offset"]
+    assert [name for name, _ in step.named_parameters()] == [OFFSET]
 
 
 def test_it_trains(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import kdgraph
 from kdgraph.train import run
 
 SPECS = Path(__file__).parents[2] / "specs" / "methods"
+OFFSET = "models.student.offset"
 MIX = {"linear": [1.0, 0.0], "epochs": [0, 10]}
 
 
@@ -118,11 +119,11 @@ def test_the_first_epoch_has_no_label_and_the_end_no_teacher() -> None:
             given = batch()
             if change:
                 given[moved] = given[moved] + 1
-            (grad,) = torch.autograd.grad(step(**given).loss, step.student.offset)
+            (grad,) = torch.autograd.grad(step(**given).loss, step.get_parameter(OFFSET))
             grads.append(grad)
         if moved == "z_t":  # adding 1 to all logits would change nothing anyway
             given = batch() | {"z_t": batch()["z_t"] * 3}
-            grads[1] = torch.autograd.grad(step(**given).loss, step.student.offset)[0]
+            grads[1] = torch.autograd.grad(step(**given).loss, step.get_parameter(OFFSET))[0]
         assert torch.equal(*grads)
 
 
@@ -177,7 +178,7 @@ def test_nothing_reaches_the_teacher() -> None:
     z_t = batch()["z_t"].requires_grad_()
     step(**{**batch(), "z_t": z_t}).loss.backward()
     assert z_t.grad is None or not z_t.grad.any()
-    assert [name for name, _ in step.named_parameters()] == ["models.student.offset"]
+    assert [name for name, _ in step.named_parameters()] == [OFFSET]
 
 
 def test_it_trains(tmp_path: Path) -> None:
