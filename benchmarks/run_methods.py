@@ -19,6 +19,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -96,6 +97,14 @@ def _of(result: dict[str, Any], kind: str) -> dict[str, list[float]]:
     return {metric: [r["metrics"][metric] for r in runs] for metric in runs[0]["metrics"]}
 
 
+def _keep(row: dict[str, Any]) -> None:
+    """Puts a method's figures among those that are known, and rewrites the page."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = {r["method"]: r for r in [*known, row]}
+    RESULTS.write_text(json.dumps([rows[name] for name in sorted(rows)], indent=1) + "\n")
+    methods_page.write(RESULTS)
+
+
 def main() -> int:
     """Trains what was asked for and rewrites the results."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -108,15 +117,14 @@ def main() -> int:
     if unknown := set(asked.names) - set(names()):
         parser.error(f"no method {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     threads = max(1, (os.cpu_count() or 1) // asked.jobs)
-    rows = {r["method"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    writing = Lock()
 
     def one(name: str) -> None:
         _progress.print(f"{name} ...")
         row = compared(name, asked.runs, asked.seeds, resume=asked.resume, threads=threads)
         row["environment"] = told(torch.device("cpu")) | {"threads": threads}
-        rows[name] = row
-        RESULTS.write_text(json.dumps([rows[n] for n in sorted(rows)], indent=1) + "\n")
-        methods_page.write(RESULTS)
+        with writing:
+            _keep(row)
         _progress.print(f"{name}: {row['processor_minutes']} minutes of processor time")
 
     with ThreadPoolExecutor(asked.jobs) as pool:
