@@ -93,9 +93,9 @@ def test_label_maps_say_where_things_lie() -> None:
     assert sorted(set(label.flatten().tolist())) == [0, 5, 255]  # from 1, the background is 0
     red = image[:, 0]  # none on the background; on a thing its colour, which is never dark
     assert (red[label == 5] > 0.5 * 0.35 * 255).all()
-    assert (red[label == 0] == 0).all()  # even the softest edge is in the border
+    assert (red[label == 0] < 0.15 * 255).all()  # the soft edges are in the border, nearly all
     areas = (label == 5).flatten(1).sum(1).sqrt()
-    assert 19 < areas.min() < areas.max() < 33  # 20 of 28 pixels, as wide as 28 to 43
+    assert 24 < areas.min() < areas.max() < 42  # 20 of 28 pixels, as wide as 36 to 56
     # the border is one pixel wide, and closed; a corner may be too thinly covered to count
     for thing, ring in zip(label == 5, label == 255, strict=True):
         rows, columns = thing.any(1).sum(), thing.any(0).sum()
@@ -120,7 +120,7 @@ def test_garments(require_system: Any) -> None:
     assert [len(p) for p in parts] == [2000, 300, 500]
     for part in parts:
         share = part.tensors["label"].flatten().bincount() / part.tensors["label"].numel()
-        assert 0.6 < share[0] < 0.8
+        assert 0.5 < share[0] < 0.6
         assert (share[1:11] > 0.005).all()
         assert share[11:].nonzero().tolist() == [[244]]  # 255
         assert share[255] < 0.1

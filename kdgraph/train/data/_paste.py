@@ -9,6 +9,7 @@ from torch.nn.functional import grid_sample
 from kdgraph.train.data._split import TensorSplit
 
 SIZE, IGNORE = 64, 255
+_SIDES = (36, 57)  # of a thing, in pixels; the last is left out
 _CHUNK = 250  # pictures at a time
 
 
@@ -26,7 +27,7 @@ def pictures(things: Tensor, classes: Tensor, photos: Tensor, chance: Generator)
     """
     N, M = classes.shape
     count = torch.randint(1, M + 1, (N,), generator=chance)
-    side = torch.randint(things.shape[-1], SIZE * 11 // 16, (N, M), generator=chance)
+    side = torch.randint(*_SIDES, (N, M), generator=chance)
     place = torch.rand(N, M, 2, generator=chance) * (SIZE - side).unsqueeze(2)
     tint = 0.35 + 0.65 * torch.rand(N, M, 3, generator=chance)
     image = _backgrounds(photos, N, chance)
