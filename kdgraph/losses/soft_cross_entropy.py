@@ -87,8 +87,9 @@ class SoftCrossEntropy(RowLoss):
         p, q = student.at(tau), student.in_rows(target.detach().to(student.z.dtype))
         factor = self._factor(student.by_row(tau), student.z.shape[1])
         if self.variant == "kl":
-            q = q.clamp_min(0)
-            cost = (q.log().where(q > 0, 0) - p.log).mul_(q).sub_(q).add_(p.prob).sum(1)
+            log_q = q.clamp_min(0).log()
+            q = log_q.exp()  # of the rounded logarithm, as in divergence, for the same digits
+            cost = (log_q.where(q > 0, 0) - p.log).mul_(q).sub_(q).add_(p.prob).sum(1)
         else:
             cost = -(q * p.log).sum(1)
         rise = p.prob - q

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdgraph.losses._closed import Logits
 from kdgraph.losses.soft_cross_entropy import SoftCrossEntropy
 from kdgraph.losses.soft_target import SoftTarget
 from kdgraph.spec.shapes import ShapeMismatch
@@ -124,3 +125,17 @@ def test_class_numbers_are_for_another_loss() -> None:
         loss_of().shapes(student=(4, 3), target=(4,))
     with pytest.raises(ShapeMismatch, match="shape of the student logits"):
         loss_of().shapes(student=(4, 3), target=(4, 5))
+
+
+def test_divergence_keeps_its_digits_at_a_high_temperature(value_of: Callable[..., Any]) -> None:
+    """In float32, by both forms of the loss, where rounding is alike in all rows and adds up."""
+    random = torch.Generator().manual_seed(3)
+    z_s, hot = torch.randn(8, 10, generator=random) / 10, torch.full((8, 10), 0.1)
+    hot[:, 4] = 0.11
+    target = hot / hot.sum(1, keepdim=True)
+    loss = loss_of(variant="kl", scale="tau2")
+    exact = value_of(loss, student=z_s.double(), target=target.double(), tau=20.0)
+    plain = value_of(loss, student=z_s, target=target, tau=20.0)
+    rows, _ = loss.closed_form(student=Logits(z_s), target=target, tau=20.0)
+    for value in (plain, rows.mean()):
+        assert value.item() == pytest.approx(exact.item(), rel=2e-4)
