@@ -26,7 +26,9 @@ def random_batch(spec: Spec) -> dict[str, Tensor]:
     for name, entry in spec.batch.items():
         shape = [sizes[s] if isinstance(s, str) else s for s in entry.shape]
         dtype = getattr(torch, entry.dtype)
-        if dtype.is_floating_point:
+        if dtype.is_floating_point and len(shape) == 1:  # shares of samples, weights of classes
+            values[name] = 0.5 + torch.rand(shape, dtype=dtype) / 2
+        elif dtype.is_floating_point:
             values[name] = torch.randn(shape, dtype=dtype)
         else:
             values[name] = torch.randint(0, entry.classes or 2, shape, dtype=dtype)
@@ -72,6 +74,7 @@ def test_no_pass_changes_a_number(path: Path, without: str) -> None:
     names = PASSES.names() if without == "all" else [without]
     other = kdgraph.compile(path, models=models, without=names)
     other.load_state_dict(state)
-    # a folded batch norm is rounded once where it was rounded at every step
-    near, tiny = (1e-4, 1e-6) if without in ("freeze", "all") else (1e-5, 1e-7)
+    # a folded batch norm is rounded once where it was rounded at every step; a gradient near 0
+    # may be the sum of many terms about 1 over the pixels
+    near, tiny = (1e-4, 1e-6) if without in ("freeze", "all") else (1e-5, 5e-7)
     torch.testing.assert_close(results(other, batch), plain, rtol=near, atol=tiny)
