@@ -76,5 +76,5 @@ def test_no_pass_changes_a_number(path: Path, without: str) -> None:
     other.load_state_dict(state)
     # a folded batch norm is rounded once where it was rounded at every step; a gradient near 0
     # may be the sum of many terms about 1 over the pixels
-    near, tiny = (1e-4, 1e-6) if without in ("freeze", "all") else (1e-5, 5e-7)
+    near, tiny = (1e-4, 2e-6) if without in ("freeze", "all") else (1e-5, 2e-6)
     torch.testing.assert_close(results(other, batch), plain, rtol=near, atol=tiny)
