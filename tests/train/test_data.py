@@ -240,6 +240,26 @@ def test_classes_are_renumbered_all_at_once() -> None:
     assert splits.note.endswith("classes 4, 6, 2, 7, 3 alone, numbered from 0")
 
 
+def test_unlabelled_rows_are_of_no_class() -> None:
+    rows = TensorSplit({"image": torch.arange(6), "label": torch.tensor([-1, 3, -100, 0, 1, 3])})
+    splits = select_classes(Splits(rows, rows.subset(torch.tensor([0, 2])), None, ""), [1, 3])
+    assert splits.train.rows([0, 1, 2])["image"].tolist() == [1, 4, 5]
+    assert splits.train.rows([0, 1, 2])["label"].tolist() == [1, 0, 1]
+    assert len(splits.val) == 0
+
+
+def test_nothing_can_be_selected_from_an_empty_part(
+    make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = TensorSplit({"image": torch.zeros(4, 1, 8, 8), "label": torch.arange(4)})
+    empty = rows.subset(torch.arange(0))
+    spec = kdgraph.load_spec(make_spec(data={"select_classes": list(range(4))}))
+    for splits in (Splits(empty, rows, None, ""), Splits(rows, empty, None, "")):
+        monkeypatch.setattr(type(spec.data), "load", lambda *_, found=splits: found)
+        with pytest.raises(kdgraph.KDGraphError, match="KD719"):
+            open_data(spec)
+
+
 def test_classes_that_cannot_be_selected(make_spec: Any) -> None:
     with pytest.raises(kdgraph.KDGraphError, match=r"KD115.*class 3 is listed twice"):
         kdgraph.load_spec(make_spec(data={"select_classes": [3, 1, 3]}))

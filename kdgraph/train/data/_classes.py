@@ -43,7 +43,7 @@ class Renumbered(Split):
 
 
 def select_classes(splits: Splits, classes: Sequence[int]) -> Splits:
-    """The rows of some classes, which become 0, 1, ... in the order given.
+    """The rows of some classes, which become 0, 1, ... in the order given; no unlabelled ones.
 
     Raises:
         DataError: KD719 when there is no column of class numbers that can be looked through, or
@@ -68,6 +68,9 @@ def _selected(part: Split, classes: Sequence[int]) -> Split:
             "select_classes needs a column `label` of class numbers that is at hand without "
             "reading every row",
         )
-    table = torch.full((max([*classes, int(labels.max())]) + 1,), -1)
-    table[torch.tensor(classes)] = torch.arange(len(classes))
-    return Renumbered(part, table).subset((table[labels.long()] >= 0).nonzero().squeeze(1))
+    chosen = torch.tensor(classes)
+    table = torch.full((max(classes) + 1,), -1)
+    table[chosen] = torch.arange(len(classes))
+    # a table would take the -1 or -100 of an unlabelled row as counted from its end
+    kept = torch.isin(labels.long(), chosen)
+    return Renumbered(part, table).subset(kept.nonzero().squeeze(1))
