@@ -37,12 +37,6 @@ class Ensemble(Signal):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.weights is not None and len(self.weights) != len(self.of):
-            raise PydanticCustomError(
-                "ensemble_weights",
-                "{m} weights for {n} members",
-                {"m": len(self.weights), "n": len(self.of)},
-            )
         if self.weights is not None and sum(self.weights) == 0:
             raise PydanticCustomError("ensemble_weights", "some weight must be greater than 0")
         if self.average == "logits" and "tau" in self.model_fields_set:
@@ -53,6 +47,7 @@ class Ensemble(Signal):
 
     def shape(self, *, of: list[Shape]) -> Shape:
         first = of[0]
+        # here and not when it is read: a tap of repeated calls stands for several members
         if self.weights is not None and len(self.weights) != len(of):
             raise ShapeMismatch(f"{len(self.weights)} weights for {len(of)} members")
         for ref, other in zip(self.of, of, strict=True):

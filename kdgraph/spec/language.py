@@ -75,7 +75,7 @@ class ModelSpec(Strict):
     dropout: bool = False
     snapshot_of: Name | None = None
     same_as: Name | None = None
-    passes: Annotated[int, Field(ge=2)] | None = None
+    passes: Annotated[int, Field(ge=2, le=1000)] | None = None
     taps: dict[Name, str] = {}
 
 

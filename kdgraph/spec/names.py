@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from keyword import iskeyword
 
 from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.diagnose import as_name
 from kdgraph.spec.language import Spec
+from kdgraph.spec.reserved import why_not
 from kdgraph.spec.tree import Key, Keys, Places
 from kdgraph.spec.types import NAME, SIDES
 
@@ -44,13 +44,14 @@ class Names:
                     yield Diagnostic("KD203", message, self._places.key((section, name)), help)
                 first.setdefault(name, what)
 
-    def keywords(self) -> Iterator[Diagnostic]:
-        """Names that the step, which is Python, cannot have."""
+    def reserved(self) -> Iterator[Diagnostic]:
+        """Names that the step, which is Python and torch, cannot have."""
         for section, names in self._all.items():
-            for name in filter(iskeyword, names):
-                message = f"{name!r} is a keyword of Python, so nothing can have it as its name"
-                place = self._places.key((section, name))
-                yield Diagnostic("KD209", message, place, f"write `{name}_`, say")
+            for name in names:
+                if (why := why_not(section, name)) is not None:
+                    message = f"{name!r} {why}, so nothing can have it as its name"
+                    place = self._places.key((section, name))
+                    yield Diagnostic("KD209", message, place, f"write `{name}_`, say")
 
     def batch(self, keys: Keys, ref: str) -> Diagnostic | None:
         """A model's input must be a batch entry."""

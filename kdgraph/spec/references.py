@@ -26,7 +26,7 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
     names = Names(spec, places, broken)
     found = itertools.chain(
         names.doubles(),
-        names.keywords(),
+        names.reserved(),
         (d for keys, ref in _inputs(spec) if (d := names.batch(keys, ref))),
         (d for keys, ref in _references(spec) if (d := names.resolve(keys, ref))),
         names.stages(),

@@ -9,7 +9,13 @@ from kdgraph.spec.language import Spec
 from kdgraph.spec.names import Broken
 from kdgraph.spec.tree import Places
 
-_OWN = ("source", "args", "weights", "dropout")  # what a snapshot takes from the model it copies
+_OWN = (
+    "source",
+    "args",
+    "weights",
+    "dropout",
+    "precision",
+)  # what a snapshot takes from the model it copies
 
 
 def check_roles(spec: Spec, places: Places, broken: Broken = ()) -> Iterator[Diagnostic]:

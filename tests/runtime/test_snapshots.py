@@ -182,11 +182,9 @@ def test_compiled_whole_without_compiling_anew() -> None:
 
 
 def test_passes_leave_it_alone() -> None:
-    """A twin of it with other weights later, and precision: nothing is made of its weights."""
+    """A twin of it with other weights later: nothing is made of its weights."""
     spec = copy.deepcopy(SPEC)
-    spec["models"]["older"] = {
-        "snapshot_of": "student", "precision": "bf16", "taps": {"logits": "output"}
-    }  # fmt: skip
+    spec["models"]["older"] = {"snapshot_of": "student", "taps": {"logits": "output"}}
     edge = {"use": "soft_target", "student": "student.logits", "teacher": "older.logits"}
     spec["losses"]["older"] = edge
     step = compiled(spec)
@@ -198,7 +196,7 @@ def test_passes_leave_it_alone() -> None:
     torch.testing.assert_close(out["past.logits"], expected)
     torch.testing.assert_close(out["older.logits"], start)
     said = {r.name: r.declined for r in step.report.records}
-    for name in ("merge", "freeze", "batch_teachers", "precision"):
+    for name in ("merge", "freeze", "batch_teachers"):
         assert any("past: left alone" in line for line in said[name])
 
 

@@ -77,12 +77,13 @@ def test_far_apart_members_stay_finite() -> None:
 def test_shapes_must_be_equal() -> None:
     with pytest.raises(ShapeMismatch, match=r"teacher2.logits is \[2, 4\]"):
         Ensemble(of=OF).shape(of=[(2, 3), (2, 4)])
+    with pytest.raises(ShapeMismatch, match="1 weights for 2 members"):
+        Ensemble(of=OF, weights=(1.0,)).shape(of=[(2, 3), (2, 3)])
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        {"weights": [1]},
         {"weights": [0, 0]},
         {"weights": [1, -1]},
         {"average": "logits", "tau": 2},
