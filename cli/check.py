@@ -109,7 +109,7 @@ def _print(facts: dict[str, Any]) -> None:
         for name, link in facts["links"].items()
     ]
     rows += [
-        (name, f"{signal['use']}: {', '.join(signal['reads'])}")
+        (name, ": ".join([signal["use"], *filter(None, [", ".join(signal["reads"])])]))
         for name, signal in facts["signals"].items()
     ]
     rows += [
