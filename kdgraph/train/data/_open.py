@@ -8,7 +8,8 @@ from dataclasses import replace
 from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._classes import select_classes
-from kdgraph.train.data._split import Split, draw
+from kdgraph.train.data._load import Batches
+from kdgraph.train.data._split import Split, draw, seeded
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score
@@ -49,15 +50,22 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
 
 
 def _fitted(spec: Spec, data: DataSet, train: Split) -> tuple[Transform, ...]:
-    """The transforms, with what they take from the training rows."""
-    fitted = []
-    for at, transform in enumerate(data.steps()):
+    """The transforms, with what they take from the training rows, tried on the first row."""
+    fitted = data.steps()
+    batch = Batches(train, None)[0, 0, [0]]
+    for at, transform in _in_order(data):
         try:
-            fitted.append(transform.fitted(train))
+            fitted[at] = transform.fitted(train)
+            batch = fitted[at].apply(batch, seeded("tried"))
         except DataError as error:
             place = spec.span("data", "transforms", at)
             raise DataError(replace(d, span=place) for d in error.diagnostics) from error
     return tuple(fitted)
+
+
+def _in_order(data: DataSet) -> list[tuple[int, Transform]]:
+    """The transforms and their places in the list; views come first, as when a batch is made."""
+    return sorted(enumerate(data.steps()), key=lambda step: not step[1].views())
 
 
 def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
@@ -117,8 +125,7 @@ def _transformed_columns(
 ) -> tuple[tuple[str, ...], list[Diagnostic]]:
     """The columns of a training batch, and what is wrong with the transforms."""
     columns, wrong = read, []
-    # views come first, as when a batch is made
-    for at, transform in sorted(enumerate(data.steps()), key=lambda step: not step[1].views()):
+    for at, transform in _in_order(data):
         try:
             columns += transform.columns(columns)
         except DataError as error:

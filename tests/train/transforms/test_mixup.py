@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+import kdgraph
+from kdgraph.errors import DataError
+from kdgraph.train.data._open import open_data
 from kdgraph.train.data._split import seeded
 from kdgraph.train.data.transforms.mixup import MixUp
 
@@ -38,3 +43,31 @@ def test_the_share_is_drawn_from_a_beta_distribution() -> None:
 def test_names_are_those_asked_for() -> None:
     mixup = MixUp(entry="x", label="y", label_b="z", mix="m")
     assert (mixup.reads(), mixup.adds()) == (("x", "y"), ("z", "m"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_shares_are_float32_whatever_is_mixed(dtype: torch.dtype) -> None:
+    before = {"image": torch.rand(4, 3).to(dtype), "label": torch.arange(4)}
+    after = MixUp().apply(before, seeded("mixup"))
+    assert (after["image"].dtype, after["mix"].dtype) == (dtype, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_cannot_be_blended(dtype: torch.dtype) -> None:
+    before = {"image": torch.ones(4, 3, 3).to(dtype), "label": torch.arange(4)}
+    with pytest.raises(DataError, match=r"KD711\]: mixup cannot blend 'image'.*whole numbers"):
+        MixUp().apply(before, seeded("mixup"))
+
+
+def test_it_is_said_where_whole_numbers_would_be_blended(make_spec: Any) -> None:
+    text = make_spec(data={"transforms": [{"use": "class_weights"}, {"use": "mixup"}]})
+    text["batch"] |= {
+        "label_b": {"shape": ["B"], "dtype": "int64"},
+        "mix": {"shape": ["B"]}, "class_weights": {"shape": [10]},
+    }  # fmt: skip
+    open_data(kdgraph.load_spec(text))  # bytes of images are not: they are scaled before
+    text["data"]["transforms"][1]["entry"] = "label"
+    spec = kdgraph.load_spec(text)
+    with pytest.raises(DataError, match=r"KD711\]: mixup cannot blend 'label'") as error:
+        open_data(spec)
+    assert error.value.diagnostics[0].span == spec.span("data", "transforms", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+from kdgraph.errors import DataError
 from kdgraph.spec.transforms import register_transform
 from kdgraph.spec.types import Name, Positive
 from kdgraph.train.data.transforms.base import Batch, Transform
@@ -18,8 +19,8 @@ class MixUp(Transform):
     """``x = m x_a + (1 - m) x_b`` with ``m ~ Beta(alpha, alpha)``, b a permutation of the batch.
 
     Zhang et al. 2018 (arXiv 1710.09412). Adds the label of the second image, [B], and ``m``, the
-    share of the first, [B]; the label of the first stays where it was. A loss on both is two
-    edges: one on the label with ``m`` as its weight, one on the added label with ``1 - m``.
+    share of the first, float32 [B]; the label of the first stays where it was. A loss on both is
+    two edges: one on the label with ``m`` as its weight, one on the added label with ``1 - m``.
     """
 
     use: Literal["mixup"] = "mixup"
@@ -52,13 +53,16 @@ class MixUp(Transform):
         import torch
 
         x, label = batch[self.entry], batch[self.label]
+        if not x.is_floating_point():
+            message = f"mixup cannot blend {self.entry!r}, a column of whole numbers ({x.dtype})"
+            raise DataError.of("KD711", message)
         B = len(x)
         other = torch.randperm(B, generator=chance)
         # torch draws from a Beta distribution without a generator of one's own
         random = Random(int(torch.randint(2**62, (), generator=chance)))
         drawn = [random.betavariate(self.alpha, self.alpha) for _ in range(self._draws(B))]
-        mix = x.new_tensor(drawn).expand(B)  # [B]
-        share = mix.reshape(B, *[1] * (x.dim() - 1))
+        mix = torch.tensor(drawn, dtype=torch.float32).expand(B)  # [B]
+        share = mix.to(x.dtype).reshape(B, *[1] * (x.dim() - 1))
         mixed = share * x + (1 - share) * x[other]
         return {**batch, self.entry: mixed, self.label_b: label[other], self.mix: mix.clone()}
 
