@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods" / "results.md"
+LESS_IS_BETTER = {"calibration_error", "char_error_rate", "perplexity", "word_error_rate"}
 _HEAD = """# Methods: results
 
 Each method's shipped spec, trained as it is by `make methods`: the **student alone** on the
@@ -51,8 +52,9 @@ def line(row: dict[str, Any], metric: str) -> str:
     teachers = [t["metrics"].get(metric) for t in row["teachers"].values()]
     shown = ", ".join(f"{t:.4f}" for t in teachers if t is not None) or "none"
     name = f"[{row['method']}]({row['method']}.md)"
+    title = f"{metric} (less is better)" if metric in LESS_IS_BETTER else metric
     cells = [summary(students[kind]) for kind in ("alone", "plain", "method")]
-    return f"| {' | '.join([name, metric, shown, *cells, difference(students)])} |"
+    return f"| {' | '.join([name, title, shown, *cells, difference(students)])} |"
 
 
 def summary(values: Sequence[float]) -> str:
