@@ -20,10 +20,16 @@ def latency(
     """Median milliseconds of a prediction for a batch of one, in eager mode on ``device``.
 
     Takes 50 predictions, or half a second's worth; a median bears some of them being disturbed.
+    Numbers in the sample are taken in the precision of the model, which training may have changed.
     The model comes back in the mode and on the device that it was handed over in.
     """
-    before, place = model.training, next(model.parameters()).device
-    batch = {name: value[:1].to(device) for name, value in sample.items()}
+    held = [*model.parameters(), *model.buffers()]  # none where a teacher only computes
+    before, place = model.training, held[0].device if held else device
+    dtype = next((x.dtype for x in held if x.is_floating_point()), None)
+    batch = {
+        name: value[:1].to(device, dtype if value.is_floating_point() else None)
+        for name, value in sample.items()
+    }
     model.eval().to(device)
     try:
         with torch.inference_mode():

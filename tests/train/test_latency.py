@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,9 +43,27 @@ def test_one_sample_in_eval_mode_and_back() -> None:
     assert model.training
 
 
-def test_a_run_tells_it(make_spec: Any, tmp_path: Path) -> None:
+def test_a_sample_in_the_precision_of_the_model() -> None:
+    model = Watched().double()
+    score = Score("student", "x", parse_tap("output"), "label", 3)
+    batch = {"x": torch.zeros(1, 4), "label": torch.zeros(1, dtype=torch.int64)}
+    assert latency(model, score, batch, torch.device("cpu")) > 0
+
+
+def test_a_model_that_holds_nothing() -> None:
+    score = Score("student", "x", parse_tap("output"), "label", 4)
+    batch = {"x": torch.zeros(1, 4), "label": torch.zeros(1, dtype=torch.int64)}
+    assert latency(nn.Identity(), score, batch, torch.device("cpu")) > 0
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_run_tells_it(precision: str, make_spec: Any, tmp_path: Path) -> None:
     result = kdgraph.train.run(
-        make_spec(), out=tmp_path, steps=1, device="cpu", trust=["small_nets"]
+        make_spec(train={"precision": precision}),
+        out=tmp_path,
+        steps=1,
+        device="cpu",
+        trust=["small_nets"],
     )
     said = json.loads((tmp_path / "result.json").read_text())["runs"]
     assert {run["device"] for run in said} == {"cpu"}
