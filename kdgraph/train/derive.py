@@ -16,11 +16,14 @@ _TAP = "prediction"  # what the output is called where the spec has no tap on it
 
 
 def student_alone(spec: Spec) -> Spec:
-    """The same training without any teacher, and with the student called once.
+    """The same training without any teacher, and without other calls of the student.
 
     What stays are the loss edges that read the student and the batch alone, through signals or
     not. A single one gets the weight 1, as the share it had beside a teacher would only slow it
     down; several keep their weights. Where there is none, cross-entropy with the labels is put in.
+
+    Repeated passes stay with them: an edge on a student of several passes reads all of them (a
+    tap alone stands for no one tensor), and with fewer it would mean something else, or nothing.
 
     Raises:
         DataError: KD715 when there is no such edge and no labels to make one from.
@@ -38,7 +41,7 @@ def student_alone(spec: Spec) -> Spec:
     return spec.model_copy(
         update={
             "name": f"{spec.name}, student alone",
-            "models": {student: spec.models[student].model_copy(update={"passes": None})},
+            "models": {student: spec.models[student]},
             "links": {}, "signals": _behind(spec, edges.values()), "losses": edges,
         }
     )  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdgraph.compiler import compile
+from kdgraph.compiler import compile, plan
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.passes.pipeline import pipeline
@@ -21,7 +21,7 @@ from kdgraph.spec.read import load_spec
 from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
-from kdgraph.train.derive import student_alone
+from kdgraph.train.derive import student_alone, teacher_by_itself
 from kdgraph.train.keep import fingerprint, write_json
 from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
@@ -29,7 +29,7 @@ from kdgraph.train.progress import Board
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
-from kdgraph.train.teacher import train_teachers
+from kdgraph.train.teacher import to_train, train_teachers
 
 
 def run(
@@ -83,6 +83,11 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)
+    derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
+    if compare:
+        derived.append(student_alone(checked))
+    if derived:
+        _plan_all([checked, *derived], trust, without, also)
     board = Board(console)
     setting = Setting(data, splits, steps, resume, device, board, without, also)
     with board.open():
@@ -126,6 +131,22 @@ def check_training(spec: Spec) -> None:
             found += error.diagnostics
     if found:
         raise DataError(found)
+
+
+def _plan_all(
+    specs: Sequence[Spec],
+    trust: Collection[str],
+    without: Collection[str],
+    also: Collection[str],
+) -> None:
+    """Finds what is wrong with any of several specs before the first of them is trained."""
+    for spec in specs:
+        try:
+            plan(spec, trust=trust, without=without, also=also)
+        except KDGraphError as error:
+            # what is still to be downloaded can be looked at only when it is compiled
+            if any(d.code != "KD415" for d in error.diagnostics):
+                raise
 
 
 def _check_optimizers(spec: Spec, train: TrainSpec) -> None:

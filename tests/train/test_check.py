@@ -10,8 +10,9 @@ import torch
 import yaml
 
 import kdgraph
+import kdgraph.train
 from kdgraph.capture.taps import parse_tap
-from kdgraph.errors import DataError
+from kdgraph.errors import DataError, SpecError
 from kdgraph.spec.training import Metric, Scheduler
 from kdgraph.train.derive import student_alone, teacher_by_itself
 from kdgraph.train.learner import Examiner
@@ -91,6 +92,40 @@ def test_scheduler_auto_is_the_whole_run() -> None:
         assert isinstance(scheduler, torch.optim.lr_scheduler.CosineAnnealingLR)
         assert scheduler.T_max == length
     assert "ReduceLROnPlateau" in SCHEDULERS
+
+
+def test_every_training_is_planned_before_the_first(make_spec: Any, tmp_path: Path) -> None:
+    """What is wrong for a student, or for a second teacher, costs no training of the first."""
+    student = make_spec()
+    student["models"]["student"]["args"] = {"classes": 7}
+    second = make_spec()
+    second["models"]["second"] = {**second["models"]["teacher"], "args": {"classes": 7}}
+    second["losses"]["pairs"] = {
+        "use": "similarity", "student": "student.logits", "teacher": "second.logits",
+    }  # fmt: skip
+    for spec, said in ((student, "KD30.*classes"), (second, "KD304.*logits of 7")):
+        with pytest.raises(kdgraph.KDGraphError, match=said):
+            kdgraph.train.run(spec, out=tmp_path, device="cpu", trust=["small_nets"])
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_the_student_alone_is_planned_too(
+    make_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not on this machine yet is left to be found when it is fetched."""
+    seen: list[str] = []
+
+    def plan(spec: kdgraph.Spec, **_: Any) -> None:
+        seen.append(spec.name)
+        alone = len(seen) == 3
+        raise SpecError.of("KD301" if alone else "KD415", "none")
+
+    monkeypatch.setattr("kdgraph.train.runner.plan", plan)
+    with pytest.raises(SpecError, match="KD301"):
+        kdgraph.train.run(
+            make_spec(), out=tmp_path, device="cpu", trust=["small_nets"], compare=True
+        )
+    assert seen == ["small", "small, teacher", "small, student alone"]
 
 
 def test_metrics_are_those_of_torchmetrics() -> None:

@@ -58,3 +58,24 @@ def test_alone_does_without_a_virtual_teacher(make_spec: Any) -> None:
     alone = student_alone(kdgraph.load_spec(text))
     assert list(alone.losses) == ["label"]
     assert alone.signals == {}
+
+
+def test_alone_keeps_the_passes_that_its_edges_read(make_spec: Any) -> None:
+    """Uncertainty of a single pass would be an error."""
+    text = make_spec()
+    text["models"]["student"]["passes"] = 2
+    text["signals"] = {
+        "mean": {"use": "ensemble", "of": ["student.logits"]},
+        "unsure": {"use": "uncertainty", "of": ["student.logits"]},
+    }
+    edge = {"use": "cross_entropy", "student": "mean", "target": "label"}
+    text["losses"] = {
+        "label": edge, "weighed": {**edge, "weight": "unsure"},
+        "soft": {"use": "soft_target", "student": "mean", "teacher": "teacher.logits"},
+    }  # fmt: skip
+    alone = student_alone(kdgraph.load_spec(text))
+    assert list(alone.losses) == ["label", "weighed"]
+    assert alone.models["student"].passes == 2
+    assert kdgraph.check(alone, trust=["small_nets"]) == []
+    del text["losses"]["label"], text["losses"]["weighed"]
+    assert student_alone(kdgraph.load_spec(text)).models["student"].passes is None
