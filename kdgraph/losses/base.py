@@ -38,9 +38,13 @@ class Loss(LossEntry):
 
     Inputs come as float32 or float64, never half precision, with autocast off. The methods take
     ``Any`` here so that each loss can name its own tensors, by keyword.
+
+    Attributes:
+        integers: fields, besides labels, for which a batch entry has to be of an integer type.
     """
 
     _form: ClassVar[str] = "plain"
+    integers: ClassVar[tuple[str, ...]] = ()
 
     def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,8 @@ class CTC(RowLoss):
     class for each frame; it reads as the target once repeats are joined and ``blank`` is taken
     out. Logits are [B, F, V]; targets are class numbers [B, S], padded with anything within V;
     ``input_lengths`` [B] is how many frames count (at most F), ``target_lengths`` [B] how many
-    labels do (at most S). One row per utterance.
+    labels do (at most S). Batch entries hold them as integers; of what signals compute, fractions
+    are cut off. One row per utterance.
 
     ``reduction: mean`` (the default) is the mean over the utterances of -log p. Torch's ``mean``
     divides each by the length of its target first, so that a long utterance counts no more than
@@ -38,6 +39,7 @@ class CTC(RowLoss):
     input_lengths: Ref
     target_lengths: Ref
     blank: Annotated[int, Field(ge=0)] = 0
+    integers: ClassVar[tuple[str, ...]] = ("input_lengths", "target_lengths")
 
     def shapes(
         self,
@@ -68,6 +70,7 @@ class CTC(RowLoss):
 
         from kdgraph.losses._ctc import negative_log_likelihood
 
+        input_lengths, target_lengths = input_lengths.long(), target_lengths.long()
         frames = arange(student.shape[1], device=student.device)
         inside = frames < input_lengths.unsqueeze(1)  # [B, F]
         log_q = student.where(inside.unsqueeze(2), 0).log_softmax(2)

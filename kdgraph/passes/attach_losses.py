@@ -54,7 +54,9 @@ def _edge(wiring: Wiring, name: str, loss: Loss) -> tuple[fx.Node, Term] | None:
         return None
     if not wiring.steered(loss, inputs, shapes, "losses", name):
         return None
-    if not _fits_labels(wiring, name, loss, shapes) or not _trains(wiring, name, loss, inputs):
+    if not _fits_labels(wiring, name, loss, shapes) or not _counts(wiring, name, loss):
+        return None
+    if not _trains(wiring, name, loss, inputs):
         return None
     if "teacher" in inputs and _learns(inputs["teacher"]):
         inputs["teacher"] = _detached(wiring, inputs["teacher"], name)
@@ -116,6 +118,19 @@ def _fits_labels(wiring: Wiring, name: str, loss: Loss, shapes: dict[str, Shape]
         message = f"edge {name!r}: {entry.classes} classes of labels, but logits of {classes}"
         wiring.context.wrong("KD304", message, span)
         return False
+    return True
+
+
+def _counts(wiring: Wiring, name: str, loss: Loss) -> bool:
+    """Whether batch entries that hold lengths, say, are integers."""
+    for field in loss.integers:
+        ref = getattr(loss, field)
+        entry = wiring.spec.batch.get(ref)
+        if entry is not None and entry.dtype.startswith(("float", "bfloat")):
+            message = f"edge {name!r}: {field!r} takes integers, and {ref!r} is {entry.dtype}"
+            span = wiring.spec.span("losses", name, field)
+            wiring.context.wrong("KD304", message, span, help="give the entry `dtype: int64`")
+            return False
     return True
 
 

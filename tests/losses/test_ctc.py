@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import kdgraph
 from kdgraph.losses.ctc import CTC
 from kdgraph.spec.shapes import ShapeMismatch
 
@@ -151,6 +152,41 @@ def test_an_impossible_class_passes_no_nan(value_of: Any) -> None:
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert not logits.grad[1].any()
+
+
+def test_lengths_of_signals_are_cut_off(value_of: Any) -> None:
+    logits = torch.randn(2, 6, 4, dtype=torch.float64)
+    rest = inputs([[1, 2, 3], [3, 1, 0]], [6, 4], [3, 2])
+    value = value_of(LOSS, student=logits, **rest)
+    rest["input_lengths"] = rest["input_lengths"] + 0.75
+    rest["target_lengths"] = rest["target_lengths"].float()
+    assert torch.equal(value_of(LOSS, student=logits, **rest), value)
+
+
+def test_lengths_of_the_batch_are_integers() -> None:
+    spec: dict[str, Any] = {
+        "kdgraph": 1,
+        "name": "lengths",
+        "batch": {
+            "x": {"shape": ["B", 6, 8]},
+            "text": {"shape": ["B", 3], "dtype": "int64"},
+            "frames": {"shape": ["B"], "dtype": "int32"},
+            "length": {"shape": ["B"], "dtype": "int64"},
+        },
+        "models": {"student": {"input": "x", "taps": {"logits": "output"}}},
+        "losses": {
+            "ctc": {
+                "use": "ctc", "student": "student.logits", "target": "text",
+                "input_lengths": "frames", "target_lengths": "length",
+            }
+        },
+    }  # fmt: skip
+    models = {"student": torch.nn.Linear(8, 4)}
+    assert kdgraph.check(spec, models=models) == []
+    spec["batch"]["frames"]["dtype"] = "float32"
+    (error,) = kdgraph.check(spec, models=models)
+    assert error.code == "KD304"
+    assert "'input_lengths' takes integers, and 'frames' is float32" in error.message
 
 
 def test_compiles_with_its_gradient() -> None:
