@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from kdgraph.errors import DataError
 from kdgraph.losses.ctc import CTC
 from kdgraph.signals.base import Signal
 from kdgraph.spec.language import Spec
+from kdgraph.spec.steer import Schedule
 from kdgraph.spec.training import Decode
 
 
@@ -31,13 +32,13 @@ class Decoder:
 
     def read(self, logits: Tensor, batch: Mapping[str, Tensor]) -> list[str]:
         """The text of each utterance, from logits [B, F, V]."""
-        lengths = _of_batch(self.spec, self.edge.input_lengths, batch).tolist()
+        lengths = _lengths(self.spec, self.edge.input_lengths, batch)
         best = logits.argmax(2).tolist()
         return [self._joined(row[:length]) for row, length in zip(best, lengths, strict=True)]
 
     def truth(self, batch: Mapping[str, Tensor]) -> list[str]:
         """The text of each target [B, S]."""
-        lengths = _of_batch(self.spec, self.edge.target_lengths, batch).tolist()
+        lengths = _lengths(self.spec, self.edge.target_lengths, batch)
         labels = batch[self.edge.target].tolist()
         return ["".join(self.symbols.get(k, "") for k in row[:length])
                 for row, length in zip(labels, lengths, strict=True)]  # fmt: skip
@@ -70,7 +71,8 @@ def find_decoder(spec: Spec, target: str) -> Decoder | None:
         )
     for ref in (edge.input_lengths, edge.target_lengths):
         if not _from_batch(spec, ref):
-            message = f"{ref!r} has to come from the batch alone: no other model runs here"
+            message = f"{ref!r} has to come from the batch alone: no other model runs here, "
+            message += "and no schedule"
             raise DataError.of("KD714", message, span=place)
     classes = spec.batch[target].classes
     if classes is not None and len(written.symbols) != classes - 1:
@@ -85,16 +87,31 @@ def find_decoder(spec: Spec, target: str) -> Decoder | None:
 
 
 def _from_batch(spec: Spec, ref: str) -> bool:
-    if (signal := spec.signals.get(ref)) is not None:
-        return all(_from_batch(spec, inner) for _, inner in signal.references())
-    return ref in spec.batch
+    if (signal := spec.signals.get(ref)) is None:
+        return ref in spec.batch
+    if any(isinstance(getattr(signal, field), Schedule) for field in signal.steer_fields()):
+        return False
+    return all(_from_batch(spec, inner) for _, inner in signal.references())
+
+
+def _lengths(spec: Spec, ref: str, batch: Mapping[str, Tensor]) -> list[int]:
+    """What ``ctc`` takes as lengths, which cuts fractions off."""
+    lengths: list[int] = _of_batch(spec, ref, batch).long().tolist()
+    return lengths
 
 
 def _of_batch(spec: Spec, ref: str, batch: Mapping[str, Tensor]) -> Tensor:
-    """A batch entry, or a signal over batch entries."""
+    """A batch entry, or a signal over batch entries and numbers."""
     if ref in spec.batch:
         return batch[ref]
     signal = cast(Signal, spec.signals[ref])
-    inputs = {field: getattr(signal, field) for field in signal.ref_fields()}
-    tensors = {f: _of_batch(spec, inner, batch) for f, inner in inputs.items() if inner is not None}
-    return signal.forward(**tensors)
+    inputs: dict[str, Any] = {}
+    for field in (*signal.ref_fields(), *signal.steer_fields()):
+        value = getattr(signal, field)
+        if isinstance(value, str):
+            inputs[field] = _of_batch(spec, value, batch)
+        elif isinstance(value, tuple):
+            inputs[field] = [_of_batch(spec, inner, batch) for inner in value]
+        elif value is not None:
+            inputs[field] = value
+    return signal.forward(**inputs)

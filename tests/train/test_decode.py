@@ -60,6 +60,7 @@ SPEC: dict[str, Any] = {
         "teacher": {"epochs": 2},
     },
 }  # fmt: skip
+MOVING = {"use": "affine", "of": "frames", "scale": {"linear": [1, 0.5], "epochs": [0, 9]}}
 
 
 def spec(**changes: Any) -> kdgraph.Spec:
@@ -84,6 +85,20 @@ def test_repeats_are_joined_before_blanks_are_dropped() -> None:
     logits = one_hot([[2, 2, 0, 2, 3], [0, 0, 0, 3, 3], [2, 1, 3, 3, 2]])
     batch = {"frames": torch.tensor([10, 6, 7])}  # 5, 3 and 4 frames of the output
     assert score.decoder.read(logits, batch) == ["aab", "", "a b"]
+
+
+def test_lengths_that_signals_compute() -> None:
+    """``0.5 * (7 * 1) + 0.5`` is 4, and ``0.5 * (6 * 1) + 0.5`` is 3.5: the half is cut off."""
+    text = copy.deepcopy(SPEC)
+    text["signals"] |= {
+        "one": {"use": "number", "value": 1.0},
+        "same": {"use": "product", "of": ["frames", "one"]},
+        "lengths": {"use": "affine", "of": "same", "scale": 0.5, "shift": 0.5},
+    }
+    score = find_score(kdgraph.load_spec(text))
+    assert score.decoder is not None
+    logits = one_hot([[2, 0, 2, 3, 1], [2, 0, 2, 3, 1]])
+    assert score.decoder.read(logits, {"frames": torch.tensor([7, 6])}) == ["aab", "aa"]
 
 
 def test_truth_stops_at_its_length() -> None:
@@ -151,6 +166,7 @@ def test_a_student_alone_is_called_once() -> None:
     [
         ({"losses__ctc": None, "losses__ctc_again": None}, "there is none"),
         ({"signals__lengths": {"use": "detach", "of": "student.late"}}, "from the batch alone"),
+        ({"signals__lengths": MOVING}, "no schedule"),
         ({"train__evaluate": {"decode": {"use": "ctc", "symbols": "ab"}}}, "2 symbols for 4"),
     ],
 )
