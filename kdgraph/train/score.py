@@ -161,11 +161,25 @@ def find_score(spec: Spec, model: str | None = None) -> Score:
 
 
 def _ignored(spec: Spec, target: str) -> int:
-    """The ``ignore_index`` of all that reads the labels; the usual one where they differ."""
-    entries = [*spec.signals.values(), *spec.losses.values()]
-    readers = (e for e in entries if target in (ref for _, ref in e.references()))
-    found = {e.ignore_index for e in readers if hasattr(e, "ignore_index")}
-    return found.pop() if len(found) == 1 else IGNORED
+    """The ``ignore_index`` of all that reads the labels; the usual one where nothing has any."""
+    found: dict[str, int] = {}
+    for part, entries in (("signals", spec.signals), ("losses", spec.losses)):
+        for name, entry in entries.items():
+            if (
+                not hasattr(entry, "ignore_index")
+                or target not in dict(entry.references()).values()
+            ):
+                continue
+            found[name] = entry.ignore_index
+            if entry.ignore_index != (first := next(iter(found.values()))):
+                raise DataError.of(
+                    "KD714",
+                    f"which labels in {target!r} are not scored? {name!r} ignores "
+                    f"{entry.ignore_index}, {next(iter(found))!r} ignores {first}",
+                    span=spec.span(part, name, "ignore_index"),
+                    help="give all that read the labels the same `ignore_index`",
+                )
+    return next(iter(found.values()), IGNORED)
 
 
 def _target(spec: Spec, asked: str | None) -> str:

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import kdgraph
+from kdgraph.errors import DataError
 from kdgraph.spec.training import DATA, Augment
 from kdgraph.train.data._load import Batches
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._paste import pictures
 from kdgraph.train.data._split import TensorSplit, seeded
 from kdgraph.train.data.fashion_mnist import SYSTEM
+from kdgraph.train.score import find_score
 
 
 def test_label_maps_move_with_their_images() -> None:
@@ -222,3 +224,12 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text("train/a\n")
     text = said(names="all.txt", image="images/{name}.jpg", label="labels/{name}.png")
     assert "the train and the val part" in text
+
+
+def test_readers_that_ignore_different_labels() -> None:
+    """Which of them are not scored cannot be told then."""
+    spec: dict[str, Any] = {**SPEC, "signals": {"known": {"use": "labelled", "of": "label"}}}
+    with pytest.raises(DataError, match=r"KD714.*'label' ignores 255, 'known' ignores -100"):
+        find_score(kdgraph.load_spec(spec))
+    spec["signals"]["known"]["ignore_index"] = 255
+    assert find_score(kdgraph.load_spec(spec)).ignore_index == 255
