@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+import kdgraph
 from kdgraph.errors import DataError
 from kdgraph.spec.training import Augment, Normalise
 from kdgraph.train.data._load import Batches
+from kdgraph.train.data._open import open_data
 from kdgraph.train.data._split import TensorSplit, seeded
 from kdgraph.train.data.transforms.base import ImageTransform
 from kdgraph.train.data.transforms.mixup import MixUp
@@ -32,7 +36,7 @@ def test_its_own_transforms_come_before_augment(darker: type[ImageTransform]) ->
     assert torch.equal(batch["image"], SPLIT.tensors["image"][[2, 0]])
     assert torch.equal(batch["view"], batch["image"] / 2)
     one = View(transforms=(darker(),), name="dark")
-    again = View(of="dark", name="darker", transforms=(darker(entry="dark"),))
+    again = View(of="dark", name="darker", transforms=(darker(),))  # of what the view is of
     batch = Batches(SPLIT, None, Augment(flip=True), [one, again])[0, 0, [1, 3]]
     light = {name: x.sum((1, 2, 3)) for name, x in batch.items()}
     torch.testing.assert_close(light["darker"], light["dark"] / 2)  # each mirrored or not
@@ -43,3 +47,24 @@ def test_a_view_holds_nothing_that_adds_columns() -> None:
         View(transforms=(MixUp(),)).columns(("image", "label"))
     batch = View().apply({"image": torch.ones(2)}, seeded("t"))
     assert torch.equal(batch["view"], batch["image"])
+
+
+def test_its_own_transforms_are_of_what_it_is_of(make_spec: Any) -> None:
+    step = {"use": "rotate", "degrees": 45}
+    views = [{"use": "view"}, {"use": "view", "of": "view", "name": "turned", "transforms": [step]}]
+    text = make_spec(data={"transforms": views})
+    shape = {"shape": ["B", 1, 8, 8]}
+    text["batch"] |= {"view": shape, "turned": shape}
+    data, _ = open_data(kdgraph.load_spec(text))
+    (_, view) = data.steps()
+    assert isinstance(view, View)
+    assert view.transforms[0].model_dump()["entry"] == "view"
+    batch = view.apply({name: torch.rand(2, 1, 8, 8) for name in ("image", "view")}, seeded("t"))
+    assert not torch.equal(batch["turned"], batch["view"])
+    step["entry"] = "image"
+    spec = kdgraph.load_spec(text)
+    with pytest.raises(
+        DataError, match=r"KD711\]: rotate in a view of 'view' reads image"
+    ) as error:
+        open_data(spec)
+    assert error.value.diagnostics[0].span == spec.span("data", "transforms", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
 from kdgraph.errors import DataError
 from kdgraph.spec.entry import OneOf
@@ -25,9 +25,9 @@ class View(Transform):
     """``view = augment(transforms(of))``: the column ``of`` once more, as the column ``name``.
 
     It starts from what was read, before ``augment``. First come its own ``transforms``, which
-    read and write ``of`` and may add no columns; then ``augment``, if that is for ``of``, with
-    a draw of its own; ``normalise`` treats it like ``of``. Views come before all other
-    transforms of the list.
+    read and write ``of`` (their ``entry``, where it is left out) and may add no columns; then
+    ``augment``, if that is for ``of``, with a draw of its own; ``normalise`` treats it like
+    ``of``. Views come before all other transforms of the list.
     """
 
     use: Literal["view"] = "view"
@@ -40,6 +40,18 @@ class View(Transform):
 
     transforms: Annotated[tuple[Step, ...], Field(strict=False)] = ()
     """What the view goes through before ``augment``."""
+
+    @field_validator("transforms")
+    @classmethod
+    def _of_this(cls, steps: tuple[Step, ...], info: ValidationInfo) -> tuple[Step, ...]:
+        """Steps that do not say which column they change, as changes of ``of``."""
+        if "of" not in info.data:  # it is wrong itself
+            return steps
+        return tuple(
+            step.model_copy(update={"entry": info.data["of"]})
+            if "entry" in type(step).model_fields.keys() - step.model_fields_set else step
+            for step in steps
+        )  # fmt: skip
 
     def reads(self) -> tuple[str, ...]:
         return (self.of,)
@@ -54,6 +66,9 @@ class View(Transform):
         for step in self._steps():
             if step.columns(have):
                 raise DataError.of("KD711", f"{step.use} adds columns, so no view can hold it")
+            if self.of not in step.reads():
+                message = f"{step.use} in a view of {self.of!r} reads {', '.join(step.reads())}"
+                raise DataError.of("KD711", message, help=f"a view changes {self.of!r} alone")
         return super().columns(have)
 
     def apply(self, batch: Batch, chance: Generator) -> Batch:
