@@ -77,6 +77,43 @@ def test_label_maps_are_not_left_behind(
     open_data(kdgraph.load_spec(spec), trust=["maps"])
 
 
+@pytest.mark.parametrize(
+    ("step", "moves"),
+    [
+        ({"use": "rotate"}, True),
+        ({"use": "jda"}, True),
+        ({"use": "jda", "policy": [{"invert": 4}, {"shear_x": 0}]}, False),
+        ({"use": "color_jitter"}, False),
+    ],
+)
+@pytest.mark.parametrize("viewed", [False, True])
+def test_transforms_do_not_leave_label_maps_behind(
+    step: dict[str, Any], moves: bool, viewed: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if step["use"] == "jda" and not moves:
+        pytest.importorskip("torchvision")
+    (tmp_path / "maps.py").write_text(MAPS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    steps: list[Any] = [step]
+    batch: Any = dict(SPEC["batch"])
+    if viewed:  # nor by way of a view, or a view of that
+        steps = [
+            {"use": "view", "name": "first", "transforms": steps},
+            {"use": "view", "of": "first"},
+        ]
+        batch |= {"first": batch["image"], "view": batch["image"]}
+    spec = kdgraph.load_spec(
+        {**SPEC, "batch": batch, "data": {**SPEC["data"], "transforms": steps}}
+    )
+    if not moves:
+        open_data(spec, trust=["maps"])
+        return
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD711.*moves.*label maps 'label'") as error:
+        open_data(spec, trust=["maps"])
+    assert len(error.value.diagnostics) == (2 if viewed else 1)
+    assert {d.span for d in error.value.diagnostics} == {spec.span("data", "transforms", 0)}
+
+
 def laid(seed: int, things: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and label maps of white squares of class 4 on green."""
     white = torch.zeros(50, things, 28, 28, dtype=torch.uint8)

@@ -87,7 +87,7 @@ def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
         if block is not None and block.entry not in read:
             message = f"`{key}` speaks of {block.entry!r}"
             wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
-    wrong += _left_behind(spec, data, read)
+    wrong += _left_behind(spec, data, read) + _moved_away(spec, data)
     if wrong:
         raise DataError(wrong)
     _check_evaluation(spec, read)
@@ -98,18 +98,13 @@ def _left_behind(spec: Spec, data: DataSet, read: tuple[str, ...]) -> list[Diagn
     augment = data.augment
     if augment is None or augment.entry not in spec.batch:
         return []
-    place, image = spec.span("data", "augment"), spec.batch[augment.entry].shape
+    place = spec.span("data", "augment")
     if augment.labels is None:
-        maps = [
-            name
-            for name, entry in spec.batch.items()
-            if entry.dtype.startswith(("int", "uint")) and entry.shape == (image[0], *image[2:])
-        ]
-        moves = len(image) == 4 and (augment.shift or augment.flip)
         message = f"`augment` moves {augment.entry!r}, but not its label maps"
+        maps = _label_maps(spec, augment.entry) if augment.shift or augment.flip else []
         return [
             Diagnostic("KD711", f"{message} {name!r}", place, f"write `labels: {name}` in it")
-            for name in (maps if moves else [])
+            for name in maps
         ]
     if augment.labels not in read:
         help = near(augment.labels, read) or f"{data.use} has {', '.join(read)}"
@@ -118,6 +113,37 @@ def _left_behind(spec: Spec, data: DataSet, read: tuple[str, ...]) -> list[Diagn
         message = f"views of {augment.entry!r} are moved each by itself, label maps only with it"
         return [Diagnostic("KD711", message, place, "leave out the views, or `augment`")]
     return []
+
+
+def _moved_away(spec: Spec, data: DataSet) -> list[Diagnostic]:
+    """Label maps of images that a transform moves, which none can move alike."""
+    moved: dict[str, int] = {}  # by which transform
+    for at, transform in _in_order(data):
+        moved |= dict.fromkeys(transform.moves(), at)
+        moved |= {name: moved[of] for name, of in transform.views().items() if of in moved}
+    steps = data.steps()
+    return [
+        Diagnostic(
+            "KD711",
+            f"{steps[at].use} moves {image!r}, but not its label maps {name!r}",
+            spec.span("data", "transforms", at),
+            f"only `augment` moves both alike, with `labels: {name}`",
+        )
+        for image, at in moved.items()
+        for name in _label_maps(spec, image)
+    ]
+
+
+def _label_maps(spec: Spec, image: str) -> list[str]:
+    """The batch entries [B, H, W] of classes that lie upon images [B, C, H, W]."""
+    shape = spec.batch[image].shape if image in spec.batch else ()
+    return [
+        name
+        for name, entry in spec.batch.items()
+        if entry.dtype.startswith(("int", "uint"))
+        and len(shape) == 4
+        and entry.shape == (shape[0], *shape[2:])
+    ]
 
 
 def _transformed_columns(

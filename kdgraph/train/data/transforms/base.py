@@ -40,6 +40,10 @@ class Transform(TransformEntry):
         """
         return {}
 
+    def moves(self) -> tuple[str, ...]:
+        """Columns of images whose pixels it puts elsewhere, so that label maps no longer fit."""
+        return ()
+
     def columns(self, have: tuple[str, ...]) -> tuple[str, ...]:
         """What it adds to the columns ``have``.
 

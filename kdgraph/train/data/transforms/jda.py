@@ -20,6 +20,7 @@ Operation = Literal[
     "rotate", "sharpness", "shear_x", "shear_y", "solarize", "translate_x", "translate_y",
 ]  # fmt: skip
 Strength = Annotated[int, Field(ge=0, le=9)]
+_MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 Step = Annotated[dict[Operation, Strength], Field(min_length=1, max_length=1)]
 
 POLICIES: dict[str, tuple[float, tuple[dict[str, int], ...]]] = {
@@ -68,6 +69,10 @@ class JDA(ImageTransform):
 
     probability: Fraction | None = None
     """Of each operation; left out: 0.5 for ``cifar10``, else 0.3."""
+
+    def moves(self) -> tuple[str, ...]:
+        moving = any(name in _MOVING and strength for name, strength in self.steps()[1])
+        return (self.entry,) if moving else ()
 
     def image(self, x: Tensor, chance: Generator) -> Tensor:
         import torch

@@ -26,6 +26,9 @@ class Rotate(ImageTransform):
     degrees: Positive = 10.0
     """The largest angle either way."""
 
+    def moves(self) -> tuple[str, ...]:
+        return (self.entry,)
+
     def image(self, x: Tensor, chance: Generator) -> Tensor:
         import torch
 

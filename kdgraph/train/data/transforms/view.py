@@ -62,6 +62,9 @@ class View(Transform):
     def views(self) -> dict[str, str]:
         return {self.name: self.of}
 
+    def moves(self) -> tuple[str, ...]:
+        return (self.name,) if any(step.moves() for step in self._steps()) else ()
+
     def columns(self, have: tuple[str, ...]) -> tuple[str, ...]:
         for step in self._steps():
             if step.columns(have):
