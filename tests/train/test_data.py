@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import kdgraph
 from kdgraph.spec.training import DATA, Augment, Normalise
@@ -19,6 +20,7 @@ from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.digits import _SHEETS
 from kdgraph.train.data.fashion_mnist import SYSTEM
 from kdgraph.train.data.glyphs import _folders, _is_font
+from kdgraph.train.derive import teacher_by_itself
 
 
 def entry(name: str, **keys: Any) -> DataSet:
@@ -260,6 +262,21 @@ def test_nothing_can_be_selected_from_an_empty_part(
             open_data(spec)
 
 
+def test_selected_classes_are_counted(make_spec: Any) -> None:
+    text = make_spec(data={"select_classes": [8, 1]})
+    spec = kdgraph.load_spec(yaml.safe_dump(text, sort_keys=False))
+    with pytest.raises(
+        kdgraph.KDGraphError, match=r"KD711.*leaves 2 .*\n.*\n.*\n.*`classes: 2`"
+    ) as e:
+        open_data(spec)
+    assert e.value.diagnostics[0].span == spec.span("batch", "label", "classes")
+    text["batch"]["label"]["classes"] = 2
+    text["train"]["teacher"] = {"epochs": 1, "classes": 10}
+    spec = kdgraph.load_spec(text)
+    for one in (spec, teacher_by_itself(spec, "teacher")):  # the teacher learns all classes
+        open_data(one)
+
+
 def test_classes_that_cannot_be_selected(make_spec: Any) -> None:
     with pytest.raises(kdgraph.KDGraphError, match=r"KD115.*class 3 is listed twice"):
         kdgraph.load_spec(make_spec(data={"select_classes": [3, 1, 3]}))
@@ -271,7 +288,9 @@ def test_classes_that_cannot_be_selected(make_spec: Any) -> None:
 
 
 def test_a_limit_counts_what_was_selected(make_spec: Any) -> None:
-    _, splits = open_data(kdgraph.load_spec(make_spec(data={"select_classes": [8, 1]})))
+    text = make_spec(data={"select_classes": [8, 1]})
+    text["batch"]["label"]["classes"] = 2
+    _, splits = open_data(kdgraph.load_spec(text))
     labels = splits.train.labels()
     assert labels is not None
     assert labels.unique().tolist() == [0, 1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import kdgraph
 from kdgraph.errors import DataError
@@ -102,9 +103,8 @@ def test_transforms_do_not_leave_label_maps_behind(
             {"use": "view", "of": "first"},
         ]
         batch |= {"first": batch["image"], "view": batch["image"]}
-    spec = kdgraph.load_spec(
-        {**SPEC, "batch": batch, "data": {**SPEC["data"], "transforms": steps}}
-    )
+    text = {**SPEC, "batch": batch, "data": {**SPEC["data"], "transforms": steps}}
+    spec = kdgraph.load_spec(yaml.safe_dump(text, sort_keys=False))
     if not moves:
         open_data(spec, trust=["maps"])
         return

@@ -88,9 +88,39 @@ def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
             message = f"`{key}` speaks of {block.entry!r}"
             wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
     wrong += _left_behind(spec, data, read) + _moved_away(spec, data)
+    wrong += _not_taken(spec, data) + _miscounted(spec, data)
     if wrong:
         raise DataError(wrong)
     _check_evaluation(spec, read)
+
+
+def _not_taken(spec: Spec, data: DataSet) -> list[Diagnostic]:
+    """Added columns that are lost: with MixUp's, images would be mixed and labels not."""
+    steps = data.steps()
+    taken = {*spec.batch, *(of for step in steps for of in step.views().values())}
+    return [
+        Diagnostic(
+            "KD711",
+            f"{step.use} adds {name!r}, a column that no batch entry takes",
+            spec.span("data", "transforms", at),
+            f"write an entry `{name}` in `batch`, or leave {step.use} out",
+        )
+        for at, step in enumerate(steps)
+        for name in step.adds()
+        if name not in taken
+    ]
+
+
+def _miscounted(spec: Spec, data: DataSet) -> list[Diagnostic]:
+    """Labels of fewer classes than their batch entry says, or of more."""
+    entry = spec.batch.get("label")  # the column that `select_classes` numbers anew
+    left = len(data.select_classes or ())
+    if not left or entry is None or entry.classes in (None, left):
+        return []
+    message = f"`select_classes` leaves {left} classes, but the batch entry 'label' has"
+    place = spec.span("batch", "label", "classes")
+    help = f"write `classes: {left}`"
+    return [Diagnostic("KD711", f"{message} {entry.classes}", place, help)]
 
 
 def _left_behind(spec: Spec, data: DataSet, read: tuple[str, ...]) -> list[Diagnostic]:

@@ -41,6 +41,7 @@ def test_what_cannot_be_counted() -> None:
 
 def test_a_limit_counts(make_spec: Any) -> None:
     text = make_spec(data={"transforms": [{"use": "class_weights"}], "limit": 100})
+    text["batch"]["class_weights"] = {"shape": [10]}
     data, splits = open_data(kdgraph.load_spec(text))
     (step,) = data.steps()
     assert isinstance(step, ClassWeights)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import kdgraph
 from kdgraph.errors import DataError
@@ -67,7 +68,7 @@ def test_it_is_said_where_whole_numbers_would_be_blended(make_spec: Any) -> None
     }  # fmt: skip
     open_data(kdgraph.load_spec(text))  # bytes of images are not: they are scaled before
     text["data"]["transforms"][1]["entry"] = "label"
-    spec = kdgraph.load_spec(text)
+    spec = kdgraph.load_spec(yaml.safe_dump(text, sort_keys=False))
     with pytest.raises(DataError, match=r"KD711\]: mixup cannot blend 'label'") as error:
         open_data(spec)
     assert error.value.diagnostics[0].span == spec.span("data", "transforms", 1)

@@ -123,6 +123,10 @@ def test_workers_change_nothing(make_spec: Any) -> None:
         ([{"use": "mixup", "label": "lable"}], r"KD711.*'lable'.*\n(.*\n)*.*'label'"),
         ([{"use": "mixup"}, {"use": "mixup"}], r"KD711.*'label_b', which is there"),
         ([{"use": "view"}], r"KD711.*'label_b'"),
+        (
+            [{"use": "mixup"}, {"use": "view"}, {"use": "view", "of": "image", "name": "other"}],
+            r"KD711\]: view adds 'other',.*no batch entry.*\n(.*\n)*.*an entry `other` in `batch`",
+        ),
     ],
 )
 def test_mistakes(make_spec: Any, tmp_path: Any, steps: list[Any], said: str) -> None:
@@ -133,6 +137,22 @@ def test_mistakes(make_spec: Any, tmp_path: Any, steps: list[Any], said: str) ->
     with pytest.raises(kdgraph.KDGraphError, match=said) as error:
         open_data(kdgraph.load_spec(file))
     assert all(d.span is not None and d.span.line > 1 for d in error.value.diagnostics)
+
+
+def test_no_added_column_is_lost(make_spec: Any) -> None:
+    """Images would be mixed with others, and their labels not."""
+    text = two_views(make_spec, transforms=[{"use": "mixup"}])
+    for name in ("view", "label_b", "mix"):
+        del text["batch"][name]
+    with pytest.raises(DataError, match=r"adds 'label_b'.*\n.*\n.*adds 'mix'") as error:
+        open_data(kdgraph.load_spec(text))
+    assert [d.code for d in error.value.diagnostics] == ["KD711", "KD711"]
+    # a view that another view is of is not lost
+    text["data"]["transforms"] = [
+        {"use": "view", "name": "first"}, {"use": "view", "of": "first"},
+    ]  # fmt: skip
+    text["batch"]["view"] = {"shape": ["B", 1, 8, 8]}
+    open_data(kdgraph.load_spec(text))
 
 
 def test_nothing_is_scored_on_what_a_transform_made(make_spec: Any) -> None:

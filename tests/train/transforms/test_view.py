@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import kdgraph
 from kdgraph.errors import DataError
@@ -62,7 +63,7 @@ def test_its_own_transforms_are_of_what_it_is_of(make_spec: Any) -> None:
     batch = view.apply({name: torch.rand(2, 1, 8, 8) for name in ("image", "view")}, seeded("t"))
     assert not torch.equal(batch["turned"], batch["view"])
     step["entry"] = "image"
-    spec = kdgraph.load_spec(text)
+    spec = kdgraph.load_spec(yaml.safe_dump(text, sort_keys=False))
     with pytest.raises(
         DataError, match=r"KD711\]: rotate in a view of 'view' reads image"
     ) as error:
