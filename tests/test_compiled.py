@@ -63,6 +63,8 @@ def test_a_shipped_spec_is_one_graph(path: Path) -> None:
     spec = kdgraph.load_spec(path)
     moving = [f"losses.{name}.weight={EVERY_LOSS_MOVES}" for name in spec.losses]
     step = kdgraph.compile(path, set=moving)
+    for captured in step.report.captures.values():
+        without_chance(captured.root)  # a compiler draws other numbers
     batch, state = random_batch(spec), copy.deepcopy(step.state_dict())
     plain = result(step, state, batch)
     run, counter = compiled(step, "aot_eager")

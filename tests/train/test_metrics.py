@@ -93,7 +93,7 @@ def test_even_predictions_have_the_perplexity_of_the_vocabulary() -> None:
     [
         ([{"use": "cross_entropy"}], -100),
         ([{"use": "cross_entropy", "ignore_index": 255}], 255),
-        ([{"use": "cross_entropy", "ignore_index": 255}, {"use": "cross_entropy"}], -100),
+        ([{"use": "cross_entropy", "ignore_index": 255}] * 2, 255),
     ],
 )
 def test_what_is_ignored_follows_from_the_spec(
