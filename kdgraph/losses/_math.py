@@ -54,14 +54,15 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return p * gap - p + log_q.exp()
 
 
-def log_mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
-    """``log(share p + (1 - share) q)``; a class that both mask is given the value 0.
+def towards_mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """The terms of ``KL(p || share p + (1 - share) q)``, each >= 0; always finite.
 
-    By way of the probabilities: the logarithm of a sum of exponentials has no gradient there.
+    The mixture goes by way of the probabilities: the logarithm of a sum of exponentials has no
+    gradient where both are 0. A class that neither side gives anything adds nothing.
     """
     mixture = share * log_p.exp() + (1 - share) * log_q.exp()
     possible = mixture > 0
-    return mixture.where(possible, 1).log()
+    return divergence(log_p, mixture.where(possible, 1).log()).where(possible, 0)
 
 
 def by_channel(x: Tensor) -> Tensor:

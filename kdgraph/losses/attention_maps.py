@@ -47,8 +47,13 @@ class AttentionMaps(RowLoss):
     def rows(self, *, student: Tensor, teacher: Tensor) -> Tensor:
         if self.heads == "mean":
             student, teacher = student.mean(1), teacher.mean(1)
-        if self.variant == "kl":
-            return divergence(teacher.log_softmax(-1), student.log_softmax(-1)).sum(-1)
         known = (student > -float("inf")) & (teacher > -float("inf"))
+        if self.variant == "kl":
+            some = known.any(-1, keepdim=True)  # a padded query may have no key at all
+            s, t = (
+                x.where(known, -float("inf")).where(some, 0).log_softmax(-1)
+                for x in (student, teacher)
+            )
+            return divergence(t, s).sum(-1).where(some.squeeze(-1), 0)
         square = (student - teacher).where(known, 0).square().sum(-1)
         return square / known.sum(-1).clamp_min(1)

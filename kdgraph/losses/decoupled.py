@@ -61,7 +61,8 @@ class Decoupled(LabelledRows):
         one_s, rest_s = _split(student / per_sample(tau, student), label, dim)
         one_t, rest_t = _split(teacher / per_sample(tau, teacher), label, dim)
         binary = divergence(one_t, one_s).sum(dim)
-        others = divergence(rest_t, rest_s).sum(dim)
+        # a teacher that leaves no other class says nothing about them
+        others = divergence(rest_t, rest_s).sum(dim).where((rest_t > -float("inf")).any(dim), 0)
         value = per_sample(alpha, binary) * binary + per_sample(beta, others) * others
         return value * per_sample(tau, value) ** 2
 
@@ -70,6 +71,10 @@ def _split(z: Tensor, label: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Logarithms: of the label and of all else (2 classes), and of each other class among those."""
     from torch import cat
 
-    others = z.scatter(dim, label, -float("inf"))
-    pair = cat([z.gather(dim, label), others.logsumexp(dim, keepdim=True)], dim)
-    return pair.log_softmax(dim), others.log_softmax(dim)
+    nothing = -float("inf")
+    others = z.scatter(dim, label, nothing)
+    some = (others > nothing).any(dim, keepdim=True)
+    others = others.where(some, 0)  # what is taken of it is left out again
+    whole = others.logsumexp(dim, keepdim=True).where(some, nothing)
+    pair = cat([z.gather(dim, label), whole], dim)
+    return pair.log_softmax(dim), others.log_softmax(dim).where(some, nothing)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from kdgraph.losses._math import divergence, log_mixture
+from kdgraph.losses._math import towards_mixture
 from kdgraph.losses._part import tempered
 from kdgraph.losses.base import (
     RowLoss,
@@ -54,7 +54,6 @@ class JensenShannon(RowLoss):
 
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
         dim = class_dim(tuple(student.shape))
-        mixture = log_mixture(teacher, student, self.beta)
-        kl = self.beta * divergence(teacher, mixture).sum(dim)
-        kl = kl + (1 - self.beta) * divergence(student, mixture).sum(dim)
+        kl = self.beta * towards_mixture(teacher, student, self.beta).sum(dim)
+        kl = kl + (1 - self.beta) * towards_mixture(student, teacher, 1 - self.beta).sum(dim)
         return kl * per_sample(tau, kl) ** 2 if self.scale else kl

@@ -21,8 +21,8 @@ class OrthogonalProjection(Loss):
     """``(1 - s) + gamma d``: mean cosines of pairs of one class (s) and of two classes (d).
 
     OPL: Ranasinghe et al. 2021 (arXiv 2103.14021), as CSKD (Wang, Rhodes, Feng 2022) uses it.
-    Features are vectors [B, D], made of length 1; ``target`` class numbers [B]. A batch without
-    such pairs has s = 0 or d = 0.
+    Features are vectors [B, D], made of length 1; ``target`` class numbers [B], of which those
+    equal to ``ignore_index`` do not count. A batch without such pairs has s = 0 or d = 0.
 
     Variants: ``variant: absolute`` (the default) takes ``|d|``, so that classes become orthogonal,
     as the paper says; ``signed`` is CSKD's program, which pushes them to opposite directions.
@@ -33,6 +33,7 @@ class OrthogonalProjection(Loss):
     target: Ref
     gamma: NonNegative = 0.5
     variant: Literal["absolute", "signed"] = "absolute"
+    ignore_index: int = -100
 
     def shapes(self, *, student: Shape, target: Shape) -> None:
         rank("features", student, 2)
@@ -44,8 +45,11 @@ class OrthogonalProjection(Loss):
 
         rows = unit(student, 1)
         cosine = rows @ rows.T
+        known = target != self.ignore_index
+        both = known.unsqueeze(0) & known.unsqueeze(1)
         same = target.unsqueeze(0) == target.unsqueeze(1)
-        pairs = same & ~eye(len(rows), dtype=same.dtype, device=same.device)
+        pairs = same & both & ~eye(len(rows), dtype=same.dtype, device=same.device)
+        apart = ~same & both
         alike = cosine.where(pairs, 0).sum() / (pairs.to(cosine.dtype).sum() + _PAIRS)
-        other = cosine.where(~same, 0).sum() / ((~same).to(cosine.dtype).sum() + _PAIRS)
+        other = cosine.where(apart, 0).sum() / (apart.to(cosine.dtype).sum() + _PAIRS)
         return 1 - alike + self.gamma * (other.abs() if self.variant == "absolute" else other)

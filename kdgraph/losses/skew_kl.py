@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from kdgraph.losses._math import divergence, log_mixture
+from kdgraph.losses._math import towards_mixture
 from kdgraph.losses._part import tempered
 from kdgraph.losses.base import (
     RowLoss,
@@ -55,6 +55,5 @@ class SkewKL(RowLoss):
 
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float) -> Tensor:
         first, second = (teacher, student) if self.variant == "forward" else (student, teacher)
-        kl = divergence(first, log_mixture(first, second, self.alpha))
-        kl = kl.sum(class_dim(tuple(student.shape)))
+        kl = towards_mixture(first, second, self.alpha).sum(class_dim(tuple(student.shape)))
         return kl * per_sample(tau, kl) ** 2 if self.scale else kl

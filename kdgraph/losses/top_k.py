@@ -64,9 +64,12 @@ class TopK(RowLoss):
         """Logarithms of the classes that are kept, and of what they leave."""
         from torch import cat
 
+        nothing = -float("inf")
         kept = logs.gather(dim, top)
         if self.tail == "renormalise":
-            return kept.log_softmax(dim)
-        rest = logs.exp().scatter(dim, top, 0).sum(dim, keepdim=True)
-        # of nothing, a finite logarithm: its gradient would not be a number
-        return cat([kept, rest.clamp_min(1e-30).log()], dim)
+            some = (kept > nothing).any(dim, keepdim=True)
+            return kept.where(some, 0).log_softmax(dim).where(some, nothing)
+        rest = logs.scatter(dim, top, nothing)
+        some = (rest > nothing).any(dim, keepdim=True)
+        whole = rest.where(some, 0).logsumexp(dim, keepdim=True).where(some, nothing)
+        return cat([kept, whole], dim)

@@ -52,4 +52,4 @@ class WeightedSoftLabel(LabelledRows):
         soft = -(p * log_q).where(p > 0, 0).sum(dim)
         # an infinite cost of the teacher's says nothing about the label
         weight = weight.where(known < float("inf"), 0)
-        return soft * weight * per_sample(tau, soft) ** 2
+        return (soft * weight).where(weight != 0, 0) * per_sample(tau, soft) ** 2

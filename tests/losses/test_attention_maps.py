@@ -47,3 +47,15 @@ def test_masked_keys_and_padded_queries(value_of: Callable[..., Any]) -> None:
     mask = torch.tensor([1, 1, 0, 0]).expand(2, 3, 4)
     value = value_of(loss_of(), student=student, teacher=teacher, mask=mask)
     torch.testing.assert_close(value, (student - teacher)[:, :, :2].square().mean())
+
+
+def test_a_query_without_keys_costs_nothing(value_of: Callable[..., Any]) -> None:
+    student, teacher = torch.randn(2, 1, 1, 2, 3).double()
+    few = value_of(loss_of(variant="kl"), student=student[:, :, :1], teacher=teacher[:, :, :1])
+    student[:, :, 1] = -float("inf")
+    student.requires_grad_()
+    value = value_of(loss_of(variant="kl"), student=student, teacher=teacher)
+    value.backward()
+    torch.testing.assert_close(2 * value, few)
+    assert student.grad is not None
+    assert student.grad.isfinite().all()

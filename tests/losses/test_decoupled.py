@@ -81,3 +81,16 @@ def test_a_sure_teacher_keeps_its_digits(value_of: Callable[..., Any]) -> None:
     exact = value_of(loss_of(tau=1.0), **{n: t.double() if t.is_floating_point() else t
                                           for n, t in tensors.items()})  # fmt: skip
     assert value_of(loss_of(tau=1.0), **tensors).item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_a_teacher_with_the_label_alone(value_of: Callable[..., Any]) -> None:
+    nothing = -float("inf")
+    teacher = torch.tensor([[3.0, nothing, nothing]])
+    student = torch.tensor([[1.0, 0.5, 0.2]]).requires_grad_()
+    loss = loss_of(tau=1.0)
+    value = value_of(loss, student=student, teacher=teacher, target=torch.tensor([0]))
+    value.backward()
+    expected = -np.log(softmax(student.detach().numpy())[0, 0])
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert student.grad is not None
+    assert student.grad.isfinite().all()

@@ -58,3 +58,11 @@ def test_what_numbers_classes_have_does_not_count(value_of: Callable[..., Any]) 
         for names in (torch.tensor([0, 1, 2]), torch.tensor([40, -7, 3]))
     )
     torch.testing.assert_close(one, other)
+
+
+def test_unlabelled_samples_do_not_count(value_of: Callable[..., Any]) -> None:
+    more = torch.cat([FEATURES, torch.randn(2, 3).double()])
+    for axis in ("sample", "feature"):
+        few = value_of(loss_of(axis=axis), student=FEATURES, target=LABEL)
+        target = torch.cat([LABEL, torch.tensor([-100, -100])])
+        torch.testing.assert_close(value_of(loss_of(axis=axis), student=more, target=target), few)

@@ -54,3 +54,15 @@ def test_classes_that_one_side_masks_cost_a_finite_amount(value_of: Callable[...
     masked[:, 2] = -float("inf")
     for sides in ({"student": STUDENT, "teacher": masked}, {"student": masked, "teacher": STUDENT}):
         assert 0 < value_of(loss_of(), **sides) < np.log(2)
+
+
+def test_classes_that_both_mask_add_nothing(value_of: Callable[..., Any]) -> None:
+    masked = TEACHER.clone()
+    masked[:, 2] = -float("inf")
+    assert value_of(loss_of(), student=masked, teacher=masked).item() == pytest.approx(0)
+    few = value_of(loss_of(), student=STUDENT[:, :2], teacher=TEACHER[:, :2])
+    student = STUDENT.clone()
+    student[:, 2] = -float("inf")
+    torch.testing.assert_close(value_of(loss_of(), student=student, teacher=masked), few)
+    tail = torch.cat([torch.zeros(1, 2), torch.full((1, 1000), -110.0)], 1)
+    assert value_of(loss_of(), student=tail, teacher=tail).item() == pytest.approx(0, abs=1e-6)

@@ -56,3 +56,10 @@ def test_a_batch_of_one_class_and_of_one_sample(value_of: Callable[..., Any]) ->
     value = value_of(loss_of(), student=features, target=torch.zeros(3))
     assert value.item() == pytest.approx(0, abs=1e-6)
     assert value_of(loss_of(), student=features[:1], target=torch.zeros(1)) == 1
+
+
+def test_unlabelled_samples_do_not_count(value_of: Callable[..., Any]) -> None:
+    more = torch.cat([FEATURES, torch.randn(2, 3).double()])
+    few = value_of(loss_of(), student=FEATURES, target=LABEL)
+    target = torch.cat([LABEL, torch.tensor([-100, -100])])
+    torch.testing.assert_close(value_of(loss_of(), student=more, target=target), few)

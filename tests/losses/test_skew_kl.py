@@ -55,3 +55,10 @@ def test_a_sure_and_wrong_student_costs_at_most_the_logarithm_of_the_share(
     student = torch.tensor([[100.0, -100.0]])
     value = value_of(loss_of(alpha=0.1), student=student, teacher=-student)
     assert value.item() == pytest.approx(-np.log(0.1), rel=1e-6)
+
+
+def test_classes_that_both_mask_add_nothing(value_of: Callable[..., Any]) -> None:
+    student, teacher = STUDENT.clone(), TEACHER.clone()
+    student[:, 2] = teacher[:, 2] = -float("inf")
+    few = value_of(loss_of(), student=STUDENT[:, :2], teacher=TEACHER[:, :2])
+    torch.testing.assert_close(value_of(loss_of(), student=student, teacher=teacher), few)

@@ -66,3 +66,19 @@ def test_a_teacher_without_a_tail(value_of: Callable[..., Any]) -> None:
     teacher = torch.tensor([[200.0, 199, -200, -200]])
     value = value_of(loss_of(k=2), student=teacher.clone(), teacher=teacher)
     assert value.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_sure_and_wrong_student_still_learns(value_of: Callable[..., Any]) -> None:
+    student = torch.tensor([[110.0, 0, 0, 0]]).requires_grad_()
+    teacher = torch.tensor([[2.0, 1, 1, 0]])
+    value_of(loss_of(k=1), student=student, teacher=teacher).backward()
+    assert student.grad is not None
+    assert student.grad[0, 0] > 0.4
+
+
+def test_a_student_that_masks_all_of_them_costs_infinitely_much(
+    value_of: Callable[..., Any],
+) -> None:
+    student = torch.tensor([[-float("inf"), 0, 0, 0]])
+    value = value_of(loss_of(k=1, tail="renormalise"), student=student, teacher=torch.eye(4)[:1])
+    assert value == float("inf")

@@ -81,3 +81,10 @@ def test_ignored_labels_move_nothing(value_of: Callable[..., Any]) -> None:
     more = {"student": student, "teacher": teacher, "target": torch.tensor([0, 1, -100])}
     few = value_of(loss_of(), student=STUDENT, teacher=TEACHER, target=LABEL)
     torch.testing.assert_close(value_of(loss_of(), **more), few)
+
+
+def test_a_teacher_that_rules_the_label_out_says_nothing(value_of: Callable[..., Any]) -> None:
+    nothing = -float("inf")
+    student, teacher = torch.tensor([[0, 1, nothing]]), torch.tensor([[nothing, 1, 0]])
+    value = value_of(loss_of(), student=student, teacher=teacher, target=torch.tensor([0]))
+    assert value == 0
