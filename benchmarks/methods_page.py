@@ -46,7 +46,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         lines += [line(row, metric) for metric in row["students"]["method"]]
     minutes = sum(row["processor_minutes"] for row in rows)
     lines += ["", "## How each was run", ""]
-    lines += [f"All took {minutes:.0f} minutes of processor time, in several sittings.", ""]
+    lines += [f"All took {minutes:.0f} minutes of processor time.", ""]
     lines += [f"- {told(row)}" for row in rows]
     return "\n".join(lines) + "\n"
 
