@@ -103,6 +103,8 @@ class CrossEntropy(RowLoss):
             return hard
         possible = log_q > -float("inf")
         even = cost.where(possible, 0).sum(dim) / possible.sum(dim)
+        if self.smoothing == 1:
+            return even  # the label counts nothing, not even where it is impossible
         return (1 - self.smoothing) * hard + self.smoothing * even
 
     def closed_form(

@@ -42,4 +42,13 @@ class Agreement(Signal):
         a, b = wide(of), wide(to)
         if not self.attached:
             a, b = a.detach(), b.detach()
-        return cosine_similarity(a, b, class_dim(tuple(of.shape)))
+        dim = class_dim(tuple(of.shape))
+        # the size of a vector does not count, but lengths below 1e-8 would be cut there
+        a, b = (x / _size(x, dim) for x in (a, b))
+        return cosine_similarity(a, b, dim)
+
+
+def _size(x: Tensor, dim: int) -> Tensor:
+    """The largest magnitude of each vector, 1 where all are 0."""
+    size = x.detach().abs().amax(dim, keepdim=True)
+    return size.where(size > 0, 1)

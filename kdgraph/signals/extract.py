@@ -73,9 +73,11 @@ class Extract(Signal):
             share = self._above_floor(z, below, tau, dim)
         else:
             assert self.kappa is not None
-            rest = below.expm1().where(possible, 0)
-            mean = rest.sum(dim, keepdim=True) / number
-            share = (1 + self.kappa * (rest - mean) / (1 + mean)) / number
+            e, rest = below.exp(), below.expm1().where(possible, 0)
+            mean, down = (x.sum(dim, keepdim=True) / number for x in (e, rest))
+            # of two equal forms the one that keeps its digits: nearly uniform, or peaked
+            gap = (rest - down).where(mean > 0.5, e - mean)
+            share = (1 + self.kappa * gap / mean) / number
         return share.where(possible, 0)
 
     def _above_floor(self, z: Tensor, below: Tensor, tau: Tensor | float, dim: int) -> Tensor:

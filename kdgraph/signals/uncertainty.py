@@ -26,7 +26,8 @@ class Uncertainty(Signal):
     ``mean_k (1 - ||p_k||**2)``, epistemic ``mean_k ||p_k - p||**2`` with p the mean, and total
     ``1 - ||p||**2``, their sum.
 
-    ``normalise: classes`` divides by the largest value there can be, ``ln C`` or ``1 - 1 / C``;
+    ``normalise: classes`` divides by ``ln C`` or ``1 - 1 / C``, the largest value of the total; the
+    epistemic part of K passes never exceeds that of K classes;
     ``batch_max`` by the largest in the batch, which makes a sample depend on those beside it;
     ``none`` leaves nats or probabilities. Logits are [B, K], [B, L, K] or [B, K, H, W] and give
     [B], [B, L] or [B, H, W], constants for autograd, never below 0.

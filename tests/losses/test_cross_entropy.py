@@ -202,3 +202,9 @@ def test_weighted_soft_labels_divide_by_the_number_of_rows(value_of: Callable[..
     value = value_of(loss, student=STUDENT, target=mixed)
     assert value.item() == pytest.approx(1.288111246822, rel=1e-11)
     assert abs(value.item() - 1.455099831762) > 0.1
+
+
+def test_smoothing_alone_asks_for_no_impossible_label(value_of: Callable[..., Any]) -> None:
+    loss = CrossEntropy(student="s.z", target="some.target", smoothing=1.0)
+    student = torch.tensor([[-float("inf"), 1.0, 0.0]])
+    assert value_of(loss, student=student, target=torch.tensor([0])).isfinite()

@@ -47,3 +47,9 @@ def test_pixels(value_of: Callable[..., Any]) -> None:
     value = value_of(loss_of(), student=student, teacher=teacher)
     expected = value_of(loss_of(), student=flat[0], teacher=flat[1])
     torch.testing.assert_close(value, expected)
+
+
+def test_smoothing_alone_asks_for_no_impossible_label(value_of: Callable[..., Any]) -> None:
+    loss = HardLabel(student="s.z", teacher="some.teacher", smoothing=1.0)
+    student = torch.tensor([[-float("inf"), 1.0, 0.0]])
+    assert value_of(loss, student=student, teacher=torch.tensor([[1.0, 0, 0]])).isfinite()

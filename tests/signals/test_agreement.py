@@ -33,7 +33,7 @@ def test_gradient_only_where_attached() -> None:
     a = torch.randn(2, 3, requires_grad=True)
     assert not SIGNAL.forward(of=a, to=torch.ones(2, 3)).requires_grad
     attached = Agreement(of="a.b", to="c.d", attached=True)
-    attached.forward(of=a, to=torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]
+    attached.forward(of=a, to=torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]  # untyped there
     assert a.grad is not None
     assert a.grad.abs().sum() > 0
 
@@ -41,3 +41,10 @@ def test_gradient_only_where_attached() -> None:
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ShapeMismatch, match=r"view\.logits"):
         SIGNAL.shape(of=(4, 3), to=(4, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1.0, 1e30])
+def test_the_size_of_a_vector_does_not_count(scale: float) -> None:
+    x = torch.tensor([[1.0, -2, 3]])
+    found = SIGNAL.forward(of=scale * x, to=x)
+    torch.testing.assert_close(found, torch.ones(1))

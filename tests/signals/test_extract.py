@@ -111,3 +111,11 @@ def test_the_target_is_constant() -> None:
 def test_keys_fit_together(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Extract(of="teacher.logits", **keys)
+
+
+def test_the_whole_residual_of_a_sure_teacher_is_its_distribution() -> None:
+    z = torch.zeros(1, 100_000)
+    z[0, 0] = 60
+    found = _of(z, 1.0, variant="mean_residual", kappa=1.0)
+    assert found[0, 0].item() == pytest.approx(1, rel=1e-5)
+    assert found.sum().item() == pytest.approx(1, rel=1e-4)
