@@ -69,7 +69,7 @@ def bert(depth: int) -> Pair:
     def net() -> nn.Module:
         sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_labels": 10}
         config = BertConfig(vocab_size=100, num_hidden_layers=depth, num_attention_heads=2, **sizes)
-        model: nn.Module = BertForSequenceClassification(config)  # type: ignore[no-untyped-call]
+        model: nn.Module = BertForSequenceClassification(config)  # type: ignore[no-untyped-call]  # untyped there
         return model
 
     batch = {"input_ids": {"shape": ["B", 16], "dtype": "int64"}}

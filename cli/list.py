@@ -31,7 +31,7 @@ def _schedules() -> Registry[Any]:
 
 
 def _data() -> Registry[Any]:
-    from kdgraph.spec.training import DATA
+    from kdgraph.spec.data import DATA
 
     return DATA
 

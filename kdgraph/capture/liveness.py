@@ -16,11 +16,11 @@ from kdgraph.capture.world import example, quiet, untouched_random_state, worlds
 _SPECTRAL = ("_u", "weight_u")  # vectors of a power iteration that goes on in train mode
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Notes whether an operator that draws random numbers, or updates statistics, runs."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.draws = self.updates = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

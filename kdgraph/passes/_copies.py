@@ -21,7 +21,7 @@ class _KeepsType(nn.Module):
 
         # a cast alone touches nothing: quantised tensors cannot be replaced once compiled
         if any(place(t) != t.device for t in tensors_of(self)):
-            super()._apply(lambda t: t.to(place(t)), recurse)  # type: ignore[no-untyped-call]
+            super()._apply(lambda t: t.to(place(t)), recurse)  # type: ignore[no-untyped-call]  # untyped there
         return self
 
 

@@ -84,7 +84,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped the
     """Weighs convolutions, and notes in which order random numbers are drawn."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.gain, self.convolutions = 0.0, 0
         self.drawn: list[tuple[int, ...]] = []
 

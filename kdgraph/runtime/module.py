@@ -151,9 +151,9 @@ class DistillModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillModule:
         """Moves and casts the frozen models along."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped there
         for module in self._frozen:
-            module._apply(fn)  # type: ignore[no-untyped-call]
+            module._apply(fn)  # type: ignore[no-untyped-call]  # untyped there
         return self
 
     def extra_repr(self) -> str:

@@ -64,7 +64,7 @@ class Snapshots(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Snapshots:
         for copy in self._copies.values():
-            copy._apply(fn)  # type: ignore[no-untyped-call]
+            copy._apply(fn)  # type: ignore[no-untyped-call]  # untyped there
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

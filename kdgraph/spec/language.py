@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from kdgraph.errors import Span
+from kdgraph.spec.data import DataSpec
 from kdgraph.spec.entry import (
     ACTIONS,
     ADAPTERS,
@@ -26,7 +27,7 @@ from kdgraph.spec.entry import (
     SignalEntry,
 )
 from kdgraph.spec.steer import Weight
-from kdgraph.spec.training import DataSpec, TrainSpec
+from kdgraph.spec.training import TrainSpec
 from kdgraph.spec.tree import Places
 from kdgraph.spec.types import Count, Form, Name, Strict
 

@@ -1,4 +1,4 @@
-"""The ``data`` and ``train`` blocks: what the default run needs beside the graph. No torch.
+"""The ``train`` block: what the default run needs beside the graph and the data. No torch.
 
 Names of optimisers, schedulers and metrics are those of torch and torchmetrics, and so are
 their arguments; both are checked where torch is at hand, when a run is prepared.
@@ -6,113 +6,14 @@ their arguments; both are checked where torch is at hand, when a run is prepared
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from kdgraph.registry import Registry
-from kdgraph.spec.entry import Entry, OneOf, Ref, use_name
-from kdgraph.spec.transforms import TRANSFORMS, TransformEntry
-from kdgraph.spec.types import Count, Name, Positive, Strict
+from kdgraph.spec.entry import Ref
+from kdgraph.spec.types import DOCUMENTED, Count, Name, Positive, Seed, Strict
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Whole = Annotated[int, Field(ge=0)]
-_DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
 _OPEN = ConfigDict(use_attribute_docstrings=True, extra="allow")
-
-
-class Augment(Strict):
-    """Random changes of the training images; none at evaluation."""
-
-    model_config = _DOCUMENTED
-
-    entry: Name = "image"
-    """The batch entry that holds the images, [B, C, H, W]."""
-
-    shift: Whole = 0
-    """Moves each image by up to this many pixels either way; what comes in is 0 (black)."""
-
-    flip: bool = False
-    """Mirrors each image left to right with probability one half."""
-
-    labels: Name | None = None
-    """The batch entry of label maps, [B, H, W], that are moved and mirrored with the images."""
-
-    ignore_index: int = -100
-    """What comes into label maps: the label of no class."""
-
-
-class Normalise(Strict):
-    """``(x - mean) / std`` for each channel, after images were scaled to 0 .. 1 and augmented."""
-
-    model_config = _DOCUMENTED
-
-    entry: Name = "image"
-    """The batch entry that is normalised, [B, C, H, W]."""
-
-    mean: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
-    """One value for each channel."""
-
-    std: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
-    """One value for each channel."""
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise PydanticCustomError(
-                "normalise_length", "'mean' and 'std' must have one value for each channel"
-            )
-        return self
-
-
-class DataEntry(Entry):
-    """A data set, and how training reads it. Its columns have the names of batch entries."""
-
-    model_config = _DOCUMENTED
-
-    batch_size: Count = 64
-    """Rows in a batch. A last, incomplete batch of training is left out."""
-
-    limit: Count | None = None
-    """Keeps only this many training rows, drawn once, alike from every class where known."""
-
-    select_classes: Annotated[tuple[Whole, ...], Field(strict=False, min_length=1)] | None = None
-    """Keeps only the rows of these classes and numbers them from 0 in this order; all parts."""
-
-    split_seed: Seed = 0
-    """Draws what ``limit`` keeps and, for a set without one of its own, the validation part."""
-
-    augment: Augment | None = None
-    """Random changes of the training images."""
-
-    transforms: Annotated[
-        tuple[Annotated[TransformEntry, OneOf(TRANSFORMS)], ...], Field(strict=False)
-    ] = ()
-    """Changes of training batches, in this order, after ``augment``; views come before it."""
-
-    normalise: Normalise | None = None
-    """Left out: what the data set states for itself, if anything."""
-
-    workers: Whole = 0
-    """Processes that load batches; 0 loads in the training process, best for data in memory."""
-
-    @model_validator(mode="after")
-    def _distinct_classes(self) -> Self:
-        chosen = self.select_classes or ()
-        if len(set(chosen)) < len(chosen):
-            twice = next(c for c in chosen if chosen.count(c) > 1)
-            raise PydanticCustomError("repeated_class", "class {c} is listed twice", {"c": twice})
-        return self
-
-
-DATA: Registry[type[Any]] = Registry("data set", "kdgraph.train.data")
-D = TypeVar("D", bound=DataEntry)
-
-
-def register_data(cls: type[D]) -> type[D]:
-    """Makes a data set known under its ``use`` name."""
-    return DATA.add(use_name(cls), cls)
 
 
 class Optimizer(Strict):
@@ -185,7 +86,7 @@ class Decode(Strict):
     is the blank, and how long predictions and targets are, is what the edge ``ctc`` says.
     """
 
-    model_config = _DOCUMENTED
+    model_config = DOCUMENTED
 
     use: Literal["ctc"]
     """How."""
@@ -197,7 +98,7 @@ class Decode(Strict):
 class Evaluate(Strict):
     """Which prediction is compared with which batch entry."""
 
-    model_config = _DOCUMENTED
+    model_config = DOCUMENTED
 
     student: Ref | None = None
     """A tap on the student's own ``output``; left out: the only such tap, else the output."""
@@ -212,7 +113,7 @@ class Evaluate(Strict):
 class EarlyStop(Strict):
     """Ends a run when the monitored metric has not improved for a while."""
 
-    model_config = _DOCUMENTED
+    model_config = DOCUMENTED
 
     patience: Count
     """Epochs without improvement that are borne."""
@@ -231,7 +132,7 @@ class TeacherTraining(Strict):
     What is left out is as for the student.
     """
 
-    model_config = _DOCUMENTED
+    model_config = DOCUMENTED
 
     epochs: Count
     """Passes over the training data."""
@@ -260,7 +161,7 @@ _Metric = Annotated[Metric, BeforeValidator(_named, json_schema_input_type=str |
 class TrainSpec(Strict):
     """A run of ``kdgraph train``."""
 
-    model_config = _DOCUMENTED
+    model_config = DOCUMENTED
 
     epochs: Count
     """Passes over the training data."""
@@ -305,6 +206,3 @@ class TrainSpec(Strict):
 
     teacher: TeacherTraining | None = None
     """Trains the teachers first; left out: they are used as their source builds them."""
-
-
-DataSpec = Annotated[DataEntry, OneOf(DATA)]

@@ -43,6 +43,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+DOCUMENTED = ConfigDict(use_attribute_docstrings=True)  # of a model whose keys have docstrings
 
 
 class Strict(BaseModel):

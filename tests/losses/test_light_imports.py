@@ -9,7 +9,7 @@ SCRIPT = """
 import sys
 from kdgraph.spec.entry import ADAPTERS, LOSSES, SIGNALS
 from kdgraph.spec.steer import SCHEDULES
-from kdgraph.spec.training import DATA
+from kdgraph.spec.data import DATA
 from kdgraph.spec.transforms import TRANSFORMS
 
 registry = {"losses": LOSSES, "adapters": ADAPTERS, "signals": SIGNALS, "schedules": SCHEDULES,

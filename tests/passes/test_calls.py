@@ -138,7 +138,7 @@ def test_equals_a_loop_of_two_views(kind: type[Net], rung: str, training: bool) 
     expected = by_hand(others, batch())
     torch.testing.assert_close(out.losses, expected)
     out.loss.backward()
-    torch.stack(list(expected.values())).sum().backward()  # type: ignore[no-untyped-call]
+    torch.stack(list(expected.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped there
     torch.testing.assert_close(gradients(step.student), gradients(others["student"]))
     torch.testing.assert_close(statistics(step.student), statistics(others["student"]))
     assert out.outputs["student_view.logits"].shape == (ROWS, 4)

@@ -100,11 +100,11 @@ def fused_modules(step: kdgraph.DistillModule) -> list[FusedLosses]:
     return [m for m in modules if isinstance(m, FusedLosses)]
 
 
-class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """How often each operation runs."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

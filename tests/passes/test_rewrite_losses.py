@@ -69,11 +69,11 @@ def results(step: Any, image: Tensor, parameters: Any) -> tuple[Any, Any]:
     return out.losses, torch.autograd.grad(out.loss, list(parameters))
 
 
-class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Notes how many numbers each tensor has that is made."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

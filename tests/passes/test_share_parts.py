@@ -19,11 +19,11 @@ from kdgraph.visual.python import python
 OTHERS = [name for name in PASSES.names() if name not in ("prune", "merge", "share_parts")]
 
 
-class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped there
     """Counts operators by name."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.count: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

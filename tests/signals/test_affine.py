@@ -34,7 +34,7 @@ def test_clamp_holds_the_result_and_stops_gradients_outside() -> None:
     x = torch.tensor([-3.0, 0.5, 9.0], requires_grad=True)
     out = _of(clamp=[0.0, 2.0]).forward(of=x, scale=2.0, shift=0.0)
     assert out.tolist() == [0.0, 1.0, 2.0]
-    out.sum().backward()  # type: ignore[no-untyped-call]
+    out.sum().backward()  # type: ignore[no-untyped-call]  # untyped there
     assert x.grad is not None
     assert x.grad.tolist() == [0.0, 2.0, 0.0]
 

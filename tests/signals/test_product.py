@@ -47,7 +47,7 @@ def test_one_factor_is_itself() -> None:
 def test_gradient_reaches_every_factor() -> None:
     weight = torch.tensor([2.0, 3.0], requires_grad=True)
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    _product(weight, rows).sum().backward()  # type: ignore[no-untyped-call]
+    _product(weight, rows).sum().backward()  # type: ignore[no-untyped-call]  # untyped there
     assert weight.grad is not None
     assert rows.grad is not None
     assert weight.grad.tolist() == [3.0, 7.0]

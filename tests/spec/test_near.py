@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kdgraph.errors import KDGraphError, near
+from kdgraph.spec.data import DATA
 from kdgraph.spec.entry import ACTIONS, ADAPTERS, LOSSES, SIGNALS
 from kdgraph.spec.steer import SCHEDULES
-from kdgraph.spec.training import DATA
 from kdgraph.spec.transforms import TRANSFORMS
 
 

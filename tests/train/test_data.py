@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import kdgraph
-from kdgraph.spec.training import DATA, Augment, Normalise
+from kdgraph.spec.data import DATA, Augment, Normalise
 from kdgraph.train.data._classes import select_classes
 from kdgraph.train.data._load import Batches, augmented, eval_loader, train_loader
 from kdgraph.train.data._open import open_data

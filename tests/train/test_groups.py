@@ -10,7 +10,7 @@ import torch
 
 import kdgraph
 from kdgraph.errors import DataError
-from kdgraph.spec.training import DATA
+from kdgraph.spec.data import DATA
 from kdgraph.train.data._groups import check_disjoint, split_groups
 from kdgraph.train.data._split import seeded
 from kdgraph.train.data._stems import group_key

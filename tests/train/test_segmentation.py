@@ -11,7 +11,7 @@ import yaml
 
 import kdgraph
 from kdgraph.errors import DataError
-from kdgraph.spec.training import DATA, Augment
+from kdgraph.spec.data import DATA, Augment
 from kdgraph.train.data._load import Batches
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._paste import pictures

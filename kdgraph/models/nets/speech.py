@@ -114,4 +114,4 @@ class SpeechConvNet(nn.Module):
         mask = self.mask(x, frames)
         for block in self.blocks:
             x = block(x, mask)
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
+        return self.head(self.norm(x))  # type: ignore[no-any-return]  # a module returns Any

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kdgraph.spec.training import Augment, Normalise
+from kdgraph.spec.data import Augment, Normalise
 from kdgraph.train.data._split import Split, seeded
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform

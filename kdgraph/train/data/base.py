@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import DataEntry, Normalise
+from kdgraph.spec.data import DataEntry, Normalise
 from kdgraph.train.data.transforms.base import Transform
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.train.data.base import DataSet, Splits, library
 
 # Where the sheets begin. The digits lie in the order in which people wrote them: each filled in

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.train.data.base import DataSet, Splits, library
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.train.data.base import DataSet, Splits, library
 from kdgraph.train.data.fashion_mnist import FashionMnist
 

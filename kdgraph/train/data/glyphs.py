@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.spec.types import Count
 from kdgraph.train.data.base import DataSet, Splits, library
 

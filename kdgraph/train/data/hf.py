@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.errors import DataError, near
-from kdgraph.spec.training import register_data
+from kdgraph.spec.data import register_data
 from kdgraph.spec.types import Count, Name, Strict
 from kdgraph.train.data.base import DataSet, Splits, library
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.spec.types import Count
 from kdgraph.train.data._stems import GroupRule, group_key
 from kdgraph.train.data.base import DataSet, Splits, library

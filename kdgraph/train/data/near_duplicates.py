@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, register_data
+from kdgraph.spec.data import Normalise, register_data
 from kdgraph.spec.types import Count
 from kdgraph.train.data._stems import group_key
 from kdgraph.train.data.base import DataSet, Splits
@@ -98,7 +98,7 @@ def _pictures(garments: Tensor, size: int, chance: Generator) -> Tensor:
     import torch
     from torch.nn import functional as F
 
-    from kdgraph.spec.training import Augment
+    from kdgraph.spec.data import Augment
     from kdgraph.train.data._load import augmented
 
     x = F.pad(garments.float() / 255, (2, 2, 2, 2))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kdgraph.errors import DataError, near
-from kdgraph.spec.training import register_data
+from kdgraph.spec.data import register_data
 from kdgraph.spec.types import Form
 from kdgraph.train.data.base import DataSet, Splits
 

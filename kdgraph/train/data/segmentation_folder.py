@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Normalise, Whole, register_data
-from kdgraph.spec.types import Count, Form, Strict
+from kdgraph.spec.data import Normalise, register_data
+from kdgraph.spec.types import Count, Form, Strict, Whole
 from kdgraph.train.data.base import DataSet, Splits, library
 
 if TYPE_CHECKING:

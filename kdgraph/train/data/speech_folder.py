@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import register_data
+from kdgraph.spec.data import register_data
 from kdgraph.spec.types import Count
 from kdgraph.train.data.base import DataSet, Splits
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from kdgraph.errors import DataError
-from kdgraph.spec.training import register_data
+from kdgraph.spec.data import register_data
 from kdgraph.spec.types import Count
 from kdgraph.train.data.base import DataSet, Splits
 

@@ -10,7 +10,7 @@ import yaml
 
 import kdgraph
 from kdgraph.errors import DataError
-from kdgraph.spec.training import Augment, Normalise
+from kdgraph.spec.data import Augment, Normalise
 from kdgraph.train.data._load import Batches
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._split import TensorSplit, seeded
