@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,15 @@ def test_published_lists() -> None:
     share, steps = JDA(policy="cifar10").steps()
     assert (share, steps[0], steps[-1]) == (0.5, ("invert", 7), ("shear_x", 8))
     assert JDA(policy="cifar10", probability=0.2).steps()[0] == 0.2
+    share, steps = JDA(policy="imagenet").steps()
+    assert (share, len(steps)) == (0.2, 25)
+    assert steps[:2] == [("posterize", 8), ("solarize", 5)]
+    assert steps[-2:] == [("color", 4), ("equalize", 8)]
+    counted = Counter(name for name, _ in steps)
+    assert counted == {
+        "equalize": 7, "rotate": 4, "color": 4, "posterize": 3, "solarize": 3, "invert": 2,
+        "sharpness": 1, "shear_x": 1,
+    }  # fmt: skip
     assert set(OPERATIONS) == {name for _, steps in POLICIES.values() for s in steps for name in s}
 
 
@@ -94,6 +104,14 @@ def test_two_steps_of_the_published_list_do_nothing() -> None:
     x = smooth().float() / 255
     idle = JDA.model_validate({"policy": [{"posterize": 0}, {"shear_y": 0}], "probability": 1})
     torch.testing.assert_close(idle.image(x, seeded("a")), x)
+
+
+def test_a_step_may_come_more_than_once() -> None:
+    x = smooth().float() / 255
+    found = JDA(policy="imagenet", probability=1).image(x, seeded("f"))
+    assert found.shape == x.shape
+    twice = JDA.model_validate({"policy": [{"invert": 4}, {"invert": 4}], "probability": 1})
+    torch.testing.assert_close(twice.image(x, seeded("f")), x)
 
 
 def test_what_happens_is_drawn_image_by_image() -> None:
@@ -122,7 +140,7 @@ def test_other_channels_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", ["imagenet", [], [{"blur": 3}], [{"invert": 10}], [{"invert": 1, "rotate": 2}]]
+    "policy", ["svhn", [], [{"blur": 3}], [{"invert": 10}], [{"invert": 1, "rotate": 2}]]
 )
 def test_other_lists_are_refused(policy: object) -> None:
     with pytest.raises(ValidationError):
