@@ -18,6 +18,7 @@ from kdgraph.train import run
 from kdgraph.train.derive import student_alone, teacher_by_itself
 
 PATH = Path(__file__).parents[2] / "specs" / "methods" / "ccd_jda.yaml"
+PLAIN = Path(__file__).parents[2] / "benchmarks" / "methods" / "ccd_jda_plain.yaml"
 SHIPPED = yaml.safe_load(PATH.read_text())
 VIEWS = ("student", "student_view", "teacher", "teacher_view")
 
@@ -147,6 +148,24 @@ def test_the_weights_of_the_extended_study() -> None:
     assert step_of(spec)(**tensors(z, label)).loss.item() == pytest.approx(expected, rel=1e-8)
 
 
+def test_plain_distillation_has_the_scale_of_the_method() -> None:
+    """Of two equal views that weigh alike the method's loss is that of one: CE + 16 KL."""
+    z, label = drawn()
+    z |= {f"{side}_view": z[side] for side in ("student", "teacher")}
+    both = spec_of(5, soft_view={"weight": 0.5})
+    del both["signals"]
+    plain = spec_of(5)
+    plain["losses"] = {
+        name: edge for name, edge in yaml.safe_load(PLAIN.read_text())["losses"].items() if edge
+    }
+    assert list(plain["losses"]) == ["label", "soft"]
+    found = [step_of(spec)(**tensors(z, label)).loss.item() for spec in (plain, both)]
+    p, q = softmax(z["teacher"] / 4), softmax(z["student"] / 4)
+    hard = -np.log(softmax(z["student"]))[np.arange(6), label].mean()
+    expected = hard + 16 * (p * np.log(p / q)).sum(1).mean()
+    assert found == pytest.approx([expected, expected], rel=1e-8)
+
+
 def test_views_that_agree_count_twice_and_views_across_once() -> None:
     step, batch = step_of(spec_of(3)), golden()
     batch["z_teacher_view"] = batch["z_teacher"] * 3  # the same direction
@@ -177,9 +196,10 @@ def test_no_gradient_but_the_students() -> None:
         torch.testing.assert_close(batch[f"z_student{view}"].grad, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_the_teacher_and_the_student_alone_see_one_view() -> None:
+def test_the_teacher_and_the_student_alone_learn_of_one_view() -> None:
     spec = load_spec(PATH)
     teacher, alone = teacher_by_itself(spec, "teacher"), student_alone(spec)
+    assert alone.data == spec.data  # the same batches, of which it reads a part
     assert teacher.data is not None
     assert not teacher.data.transforms
     assert set(teacher.batch) == {"image", "label"}
