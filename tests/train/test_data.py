@@ -277,6 +277,58 @@ def test_selected_classes_are_counted(make_spec: Any) -> None:
         open_data(one)
 
 
+@pytest.mark.parametrize(
+    ("classes", "train"),
+    [
+        ([4, 6, 2, 3, 7], {}),  # each teacher of these ten digits knows them by these numbers
+        ([4, 6, 2, 7, 8], {"epochs": 1, "classes": 10}),  # and one that learns them here
+    ],
+)
+def test_a_teacher_is_asked_for_the_selected_classes_in_their_order(
+    make_spec: Any, classes: list[int], train: dict[str, int]
+) -> None:
+    text = _of_five(make_spec, classes)
+    text["train"]["teacher"] = train or None
+    spec = kdgraph.load_spec(yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
+    with pytest.raises(kdgraph.KDGraphError) as error:
+        open_data(spec)
+    (found,) = error.value.diagnostics
+    there, here = spec.span("data", "select_classes"), spec.span("signals", "chosen", "classes")
+    assert there is not None
+    assert here is not None
+    assert there.line != here.line
+    assert (found.code, found.span) == ("KD711", here)
+    listed = ", ".join(map(str, classes))
+    assert f"'chosen' takes [{listed}] for the classes" in found.message
+    assert "`select_classes` makes of [4, 6, 2, 7, 3]" in found.message
+    assert found.help == f"write `classes: [4, 6, 2, 7, 3]`, as at {there}"
+
+
+@pytest.mark.parametrize("classes", [[4, 6, 2, 7, 3], [40, 6, 20, 1, 5], [3, 2]])
+def test_a_teacher_may_know_the_classes_by_other_numbers(
+    make_spec: Any, classes: list[int]
+) -> None:
+    text = _of_five(make_spec, classes)
+    del text["train"]["teacher"]
+    # a choice among the chosen counts anew, and the student has its own numbers
+    again = {"use": "select_classes", "of": "chosen", "classes": [3, 7, 2, 6, 4]}
+    text["signals"]["again"] = again
+    text["signals"]["own"] = {"use": "select_classes", "of": "student.logits", "classes": [1, 0]}
+    open_data(kdgraph.load_spec(text))
+
+
+def _of_five(make_spec: Any, classes: list[int]) -> dict[str, Any]:
+    """The teacher behind another signal, which changes nothing about the order."""
+    text: dict[str, Any] = make_spec(data={"select_classes": [4, 6, 2, 7, 3]})
+    text["batch"]["label"]["classes"] = 5
+    text["signals"] = {
+        "cooler": {"use": "affine", "of": "teacher.logits", "scale": 0.5},
+        "chosen": {"use": "select_classes", "of": "cooler", "classes": classes},
+    }
+    text["losses"]["soft"]["teacher"] = "chosen"
+    return text
+
+
 def test_classes_that_cannot_be_selected(make_spec: Any) -> None:
     with pytest.raises(kdgraph.KDGraphError, match=r"KD115.*class 3 is listed twice"):
         kdgraph.load_spec(make_spec(data={"select_classes": [3, 1, 3]}))

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdgraph.errors import DataError
+from kdgraph.errors import DataError, Diagnostic
+from kdgraph.signals.select_classes import SelectClasses
+from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import Split
 from kdgraph.train.data.base import Splits
 
@@ -74,3 +76,45 @@ def _selected(part: Split, classes: Sequence[int]) -> Split:
     # a table would take the -1 or -100 of an unlabelled row as counted from its end
     kept = torch.isin(labels.long(), chosen)
     return Renumbered(part, table).subset(kept.nonzero().squeeze(1))
+
+
+def out_of_order(spec: Spec, chosen: tuple[int, ...]) -> list[Diagnostic]:
+    """Signals that give a teacher's logits for the student's classes, but not in their order.
+
+    Each class would learn the target of another. Other classes than those of ``select_classes``
+    are fine where the teacher may know them by numbers of its own.
+    """
+    there = spec.span("data", "select_classes") or "`data`"
+    found = []
+    for name, signal in spec.signals.items():
+        if not isinstance(signal, SelectClasses) or len(signal.classes) != len(chosen):
+            continue
+        models = _frozen_behind(spec, signal.of)
+        equal = set(signal.classes) == set(chosen) or any(_learns_all(spec, m) for m in models)
+        if models and equal and signal.classes != chosen:
+            message = f"the signal {name!r} takes {_listed(signal.classes)} for the classes that "
+            message += f"`select_classes` makes of {_listed(chosen)}"
+            place = spec.span("signals", name, "classes")
+            help = f"write `classes: {_listed(chosen)}`, as at {there}"
+            found.append(Diagnostic("KD711", message, place, help))
+    return found
+
+
+def _frozen_behind(spec: Spec, ref: str) -> set[str]:
+    """The frozen models that a reference leads to, through no other choice of classes."""
+    if (signal := spec.signals.get(ref)) is not None:
+        inner = [] if isinstance(signal, SelectClasses) else signal.references()
+        return {model for _, of in inner for model in _frozen_behind(spec, of)}
+    model = ref.partition(".")[0]
+    return {model} if model in spec.models and not spec.is_trainable(model) else set()
+
+
+def _learns_all(spec: Spec, model: str) -> bool:
+    """Whether a model is trained first, on the numbers that the data has for its classes."""
+    block = spec.train.teacher if spec.train else None
+    asked = block is not None and block.classes is not None and model in (block.models or [model])
+    return asked and spec.models[model].weights is None
+
+
+def _listed(classes: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, classes))}]"

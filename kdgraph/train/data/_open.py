@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
-from kdgraph.train.data._classes import select_classes
+from kdgraph.train.data._classes import out_of_order, select_classes
 from kdgraph.train.data._load import Batches
 from kdgraph.train.data._split import Split, draw, seeded
 from kdgraph.train.data.base import DataSet, Splits
@@ -89,6 +89,7 @@ def _check_columns(spec: Spec, data: DataSet, train: Split) -> None:
             wrong.append(Diagnostic("KD711", message, spec.span("data", key), known))
     wrong += _left_behind(spec, data, read) + _moved_away(spec, data)
     wrong += _not_taken(spec, data) + _miscounted(spec, data)
+    wrong += out_of_order(spec, data.select_classes or ())
     if wrong:
         raise DataError(wrong)
     _check_evaluation(spec, read)
