@@ -149,6 +149,9 @@ class TeacherTraining(Strict):
     scheduler: Scheduler | None = None
     """Left out: the student's."""
 
+    seed: Seed | None = None
+    """Left out: the student's first, so that equal networks start from equal values."""
+
 
 def _named(value: object) -> object:
     """``accuracy`` stands for ``{use: accuracy}``."""

@@ -63,6 +63,8 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
         changes["optimizer"] = block.optimizer
     if block.scheduler is not None:
         changes["scheduler"] = block.scheduler
+    if block.seed is not None:
+        changes["seed"] = block.seed
     own = _on_labels(spec, teacher, f"{spec.name}, {teacher}", changes)
     score = find_score(own)
     inputs = [score.inputs] if isinstance(score.inputs, str) else score.inputs.values()

@@ -138,6 +138,25 @@ def test_teacher_is_trained_once(make_spec: Any, tmp_path: Path) -> None:
     assert place.stat().st_mtime_ns != written
 
 
+def test_a_teacher_with_a_seed_of_its_own(make_spec: Any, tmp_path: Path) -> None:
+    """Equal networks no longer start from equal values; the student alone is as it was."""
+    still = {"use": "SGD", "lr": 1e-30}  # so that what is saved is what it started from
+    found = {}
+    for seed in (None, 7):
+        spec = make_spec(train={"teacher": {"epochs": 1, "optimizer": still, "seed": seed}})
+        spec["models"]["teacher"]["args"] = {}
+        spec["train"] |= {"optimizer": still, "scheduler": None}
+        out = tmp_path / str(seed)
+        assert go(spec, out, compare=True, steps=1).teachers[0].seed == (seed or 0)
+        paths = {"teacher": out / "teacher", "alone": out / "alone" / "seed-0"}
+        found[seed] = {n: load_file(p / "weights.safetensors") for n, p in paths.items()}
+        assert torch.equal(weights(out)["1.weight"], found[seed]["alone"]["1.weight"])
+    shared, own = found[None], found[7]
+    assert torch.equal(shared["teacher"]["1.weight"], shared["alone"]["1.weight"])
+    assert not torch.equal(own["teacher"]["1.weight"], own["alone"]["1.weight"])
+    assert same(shared["alone"], own["alone"])
+
+
 def test_early_stop_and_best(make_spec: Any, tmp_path: Path) -> None:
     spec = make_spec(train={
         "epochs": 30, "keep": "best", "early_stop": {"patience": 2},
