@@ -17,6 +17,10 @@ from kdgraph.passes.base import PASSES
 from kdgraph.spec.language import Spec
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").rglob("*.yaml"))
+# The others are a spec that is here with large networks in it. Each pass by itself would take some
+# twenty seconds for each, and batch norm of maps of one pixel magnifies what is rounded in float32:
+# tests/methods/test_liver_fibrosis.py compares all passes with none, in float64.
+SMALL = [path for path in SPECS if path.parent.name != "liver_fibrosis"]
 
 
 def random_batch(spec: Spec) -> dict[str, Tensor]:
@@ -35,12 +39,7 @@ def random_batch(spec: Spec) -> dict[str, Tensor]:
     return values
 
 
-@pytest.fixture(params=SPECS, ids=[p.stem for p in SPECS])
-def path(request: pytest.FixtureRequest) -> Path:
-    found: Path = request.param
-    return found
-
-
+@pytest.mark.parametrize("path", SPECS, ids=[p.stem for p in SPECS])
 def test_it_checks_without_a_word(path: Path) -> None:
     assert [str(d) for d in kdgraph.check(path)] == []
 
@@ -69,6 +68,7 @@ def with_all_passes(path: Path) -> tuple[dict[str, nn.Module], Any, dict[str, Te
 
 
 @pytest.mark.parametrize("without", [*PASSES.names(), "all"])
+@pytest.mark.parametrize("path", SMALL, ids=[p.stem for p in SMALL])
 def test_no_pass_changes_a_number(path: Path, without: str) -> None:
     models, state, batch, plain = with_all_passes(path)
     names = PASSES.names() if without == "all" else [without]
