@@ -14,16 +14,16 @@ LESS_IS_BETTER = {"calibration_error", "char_error_rate", "perplexity", "word_er
 _HEAD = """# Methods: results
 
 Each method's shipped spec as `make methods` trains it, beside two others for the same number of
-steps, from the same initial values, in the same order of rows: the **student alone**, on the loss
-edges that need no teacher, and **plain**, the file `benchmarks/methods/NAME_plain.yaml`: ordinary
-distillation of the same teacher, but label smoothing for `tfkd_self`, `tfkd_reg` and
-`adaptive_smoothing`. Figures are of the test part, mean and standard deviation over the seeds. The
-last column is the mean difference of method and plain, seed by seed, with its standard error:
-within about two of those it says nothing.
+steps, from the same initial values, in the same order of rows: the **student alone**, on the label
+edges of the spec, their weights divided by their sum, and nothing else; and **plain**, the file
+`benchmarks/methods/NAME_plain.yaml`: ordinary distillation of the same teacher, but label smoothing
+for `tfkd_reg` and `adaptive_smoothing`. Figures are of the test part, mean and standard deviation
+over the seeds. The last column is the mean difference of method and plain, seed by seed, with its
+standard error: within about two of those it says nothing.
 
 What is not equal: methods that call the student twice (`ccd_jda`, `cons_kd`) do twice the work in a
-step; the student alone keeps the feature losses of `cskd`, and MixUp and class weights of
-`liver_fibrosis`, which plain has not; `tfkd_self` trains a teacher first, which its plain has not.
+step. The student alone keeps the data and the label edges as they are: for `liver_fibrosis` that is
+with MixUp, weights of classes and smoothing. It has no losses on features, as `cskd` has.
 
 These are short runs of small networks on small data, made to show that each method runs and what
 it does there. They are no ranking of methods, and no replication of any paper's table.

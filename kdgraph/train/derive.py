@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kdgraph.capture.taps import parse_tap
 from kdgraph.errors import DataError
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score, output_tap
+from kdgraph.train.shares import in_shares
 
 _TAP = "prediction"  # what the output is called where the spec has no tap on it
 
 
 def student_alone(spec: Spec) -> Spec:
-    """The same training without any teacher, and without other calls of the student.
+    """The same training on the labels alone, without any teacher or other calls of the student.
 
-    What stays are the loss edges that read the student and the batch alone, through signals or
-    not. A single one gets the weight 1, as the share it had beside a teacher would only slow it
-    down; several keep their weights. Where there is none, cross-entropy with the labels is put in.
+    What stays are the edges that compare the prediction that is scored with the batch, through
+    signals or not: label smoothing, weights of classes and mixed labels with them. What else is
+    asked of the student (of its features, say) is a part of the method, and goes. Weights are
+    divided by their sum where that is one number, as the share they had beside a teacher would
+    only slow the labels down. Where no such edge is left, cross-entropy with the labels is put in.
 
     Repeated passes stay with them: an edge on a student of several passes reads all of them (a
     tap alone stands for no one tensor), and with fewer it would mean something else, or nothing.
@@ -28,23 +32,40 @@ def student_alone(spec: Spec) -> Spec:
     Raises:
         DataError: KD715 when there is no such edge and no labels to make one from.
     """
-    student = find_score(spec).model
+    score = find_score(spec)
+    student, taps = score.model, spec.models[score.model].taps
+    scored = {f"{student}.{n}" for n, path in taps.items() if parse_tap(path) == score.tap}
     edges = {
         name: edge
         for name, edge in spec.losses.items()
         if all(_own(spec, student, ref) for _, ref in edge.references())
+        and _of_labels(spec, edge, scored)
     }
-    if len(edges) == 1:
-        edges = {n: e.model_copy(update={"weight": 1.0}) for n, e in edges.items()}
     if not edges:
         return _on_labels(spec, student, f"{spec.name}, student alone", {})
+    edges, shares = in_shares(spec, edges)
+    weighed = spec.model_copy(update={"signals": {**spec.signals, **shares}})
     return spec.model_copy(
         update={
             "name": f"{spec.name}, student alone",
             "models": {student: spec.models[student]},
-            "links": {}, "signals": _behind(spec, edges.values()), "losses": edges,
+            "links": {}, "signals": _behind(weighed, edges.values()), "losses": edges,
         }
     )  # fmt: skip
+
+
+def _of_labels(spec: Spec, edge: Entry, scored: set[str]) -> bool:
+    """Whether an edge compares a scored prediction with what is in the batch."""
+    truth = getattr(edge, "target", None) or getattr(edge, "teacher", None)
+    own = _sources(spec, getattr(edge, "student", None))
+    return not scored.isdisjoint(own) and not spec.batch.keys().isdisjoint(_sources(spec, truth))
+
+
+def _sources(spec: Spec, ref: str | None) -> set[str]:
+    """The taps and batch entries behind a reference."""
+    if ref is None or ref not in spec.signals:
+        return {ref} if ref else set()
+    return {found for _, of in spec.signals[ref].references() for found in _sources(spec, of)}
 
 
 def teacher_by_itself(spec: Spec, teacher: str) -> Spec:

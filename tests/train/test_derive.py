@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 import kdgraph
+from kdgraph.signals.affine import Affine
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.derive import student_alone, teacher_by_itself
+
+METHODS = Path(__file__).parents[2] / "specs" / "methods"
 
 
 def test_a_teacher_sees_no_mixed_labels(make_spec: Any) -> None:
@@ -45,6 +51,96 @@ def test_alone_keeps_edges_that_signals_of_the_batch_weigh(make_spec: Any) -> No
     assert {name: edge.weight for name, edge in alone.losses.items()} == {"a": "mix", "b": "rest"}
     assert list(alone.signals) == ["rest"]
     assert student_alone(kdgraph.load_spec(make_spec())).signals == {}
+
+
+def test_alone_learns_the_labels_and_no_more(make_spec: Any) -> None:
+    """Neither what is asked of features nor of a prediction that no label stands beside."""
+    text = make_spec()
+    text["models"]["student"]["taps"]["features"] = "3"
+    own = {"student": "student.features", "target": "label"}
+    text["losses"] |= {
+        "together": {"use": "intra_class_variance", **own},
+        "apart": {"use": "orthogonal_projection", **own},
+        "humble": {"use": "confidence_penalty", "student": "student.logits"},
+        "bent": {"use": "soft_target", "student": "student.logits", "teacher": "still"},
+    }
+    text["signals"] = {"still": {"use": "detach", "of": "student.logits"}}
+    alone = student_alone(kdgraph.load_spec(text))
+    assert {name: edge.weight for name, edge in alone.losses.items()} == {"label": 1.0}
+    del text["losses"]["label"]  # cross-entropy comes in its place
+    alone = student_alone(kdgraph.load_spec(text))
+    assert [edge.use for edge in alone.losses.values()] == ["cross_entropy"]
+
+
+def test_alone_learns_numbers_in_the_batch(make_spec: Any) -> None:
+    text = make_spec()
+    text["batch"]["wanted"] = {"shape": ["B", 10]}
+    text["train"]["evaluate"] = {"target": "wanted"}
+    edge = {"use": "hint", "student": "student.logits"}
+    text["losses"] = {
+        "number": {**edge, "teacher": "wanted", "weight": 0.25},
+        "soft": {**edge, "teacher": "teacher.logits"},
+    }
+    alone = student_alone(kdgraph.load_spec(text))
+    assert {name: edge.weight for name, edge in alone.losses.items()} == {"number": 1.0}
+
+
+def test_shipped_methods_alone() -> None:
+    """Every one learns its labels, with weights that add up to 1, and no feature."""
+    found = {path.stem: student_alone(kdgraph.load_spec(path)) for path in METHODS.glob("*.yaml")}
+    edges = {name: list(alone.losses) for name, alone in found.items()}
+    assert edges.pop("cons_kd") == ["ctc"]
+    assert edges.pop("liver_fibrosis") == ["label_a", "label_b"]
+    assert set(map(tuple, edges.values())) == {("label",)}
+    weights = {n: [e.weight for e in alone.losses.values()] for n, alone in found.items()}
+    signals = found["liver_fibrosis"].signals
+    shares = [signals[str(weight)] for weight in weights.pop("liver_fibrosis")]
+    of = {s.of: s.scale for s in shares if isinstance(s, Affine)}
+    assert of == pytest.approx({"share_a": 2.5, "share_b": 2.5})
+    assert set(map(tuple, weights.values())) == {(1.0,)}
+
+
+def weights(make_spec: Any, signals: dict[str, Any], *written: Any) -> list[Any]:
+    """What becomes of the weights of label edges, each signal as its scale and its shift."""
+    text = make_spec()
+    text["batch"]["mix"] = {"shape": ["B"]}
+    text["signals"] = signals
+    edge = {"use": "cross_entropy", "student": "student.logits", "target": "label"}
+    text["losses"] |= {f"l{at}": {**edge, "weight": w} for at, w in enumerate(written)}
+    del text["losses"]["label"]
+    alone = student_alone(kdgraph.load_spec(text))
+    assert kdgraph.check(alone, trust=["small_nets"]) == []
+    found = [edge.weight for edge in alone.losses.values()]
+    shown = {n: (s.of, s.scale, s.shift) for n, s in alone.signals.items() if isinstance(s, Affine)}
+    return [shown.get(w, w) if isinstance(w, str) else w for w in found]
+
+
+def test_weights_of_labels_add_up_to_one(make_spec: Any) -> None:
+    assert weights(make_spec, {}, 0.1, 0.3) == pytest.approx([0.25, 0.75])
+    assert weights(make_spec, {}, 0, 0) == [0.5, 0.5]
+    assert weights(make_spec, {}, {"linear": [1, 0], "epochs": [0, 3]}) == [1.0]
+    signals = {
+        "a": {"use": "affine", "of": "mix", "scale": 0.4},
+        "b": {"use": "affine", "of": "mix", "scale": -0.4, "shift": 0.4},
+    }
+    first, second = weights(make_spec, signals, "a", "b")
+    assert (first[0], second[0]) == ("a", "b")
+    assert first[1:] == second[1:] == pytest.approx((2.5, 0.0))
+    part = {"use": "number", "value": 0.25}
+    found = weights(make_spec, {"part": part}, "part", 0.25)
+    assert found == [("part", pytest.approx(2.0), 0.0), pytest.approx(0.5)]
+
+
+def test_weights_whose_sum_moves_stay(make_spec: Any) -> None:
+    moving = {"linear": [1.0, 0.0], "epochs": [0.0, 3.0]}
+    first, second = weights(make_spec, {}, moving, 0.5)
+    assert first.at(epoch=0, iteration=0) == 1
+    assert second == 0.5
+    assert weights(make_spec, {}, "mix", 0.5) == ["mix", 0.5]
+    clamped = {"use": "affine", "of": "mix", "clamp": [0.1, 1.0]}
+    rest = {"use": "affine", "of": "mix", "scale": -1, "shift": 1}
+    found = weights(make_spec, {"one": clamped, "rest": rest}, "one", "rest")
+    assert found == [("mix", 1.0, 0.0), ("mix", -1.0, 1.0)]
 
 
 def test_alone_does_without_a_virtual_teacher(make_spec: Any) -> None:
