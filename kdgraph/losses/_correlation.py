@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdgraph.losses._math import SHORT
 
-_BLOCK = 1 << 17  # numbers of a tensor at a time: three of them stay in a cache of 2 MB
+_BLOCK = 1 << 20  # numbers of a tensor at a time, which bounds what is held beside it
 
 
 class Correlation(NamedTuple):
