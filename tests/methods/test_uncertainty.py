@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,31 +24,60 @@ SHIPPED = yaml.safe_load((SPECS / "uncertainty.yaml").read_text())
 class Given(nn.Module):
     """Hands logits on, times a number that can be trained."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.one = nn.Parameter(torch.ones((), dtype=dtype))
+        self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits * self.one
 
 
-def spec_of(
-    classes: int,
+class Members(nn.Module):
+    """Of [N, K, C] logits, the first for the first N / K rows, and so on: a pass for each member.
+
+    That is how rows come that are repeated for K passes. With one pass it is the last member.
+    """
+
+    def __init__(self, passes: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.passes = passes
+        self.one = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows = torch.arange(image.shape[0])
+        member = rows * self.passes // image.shape[0] if self.passes > 1 else 0 * rows - 1
+        return image[rows, member] * self.one
+
+
+def shipped(
     members: int,
+    classes: int,
     *,
-    measure: str = "entropy",
-    direction: str = "sharper",
-    dtype: str = "float64",
-) -> dict[str, Any]:
+    dtype: torch.dtype = torch.float64,
+    signals: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> kdgraph.DistillModule:
+    """The shipped spec over images that hold the teacher's logits and then the student's."""
+    spec = copy.deepcopy(SHIPPED)
+    for model in spec["models"].values():
+        del model["source"], model["args"]
+    spec["models"]["teacher"] |= {"passes": members, "dropout": False}  # nothing is drawn here
+    image = {"shape": ["B", members + 1, classes], "dtype": str(dtype).removeprefix("torch.")}
+    spec["batch"] = {"image": image, "label": {**SHIPPED["batch"]["label"], "classes": classes}}
+    for name, keys in signals.items():
+        spec["signals"][name] |= keys
+    models = {"teacher": Members(members, dtype), "student": Members(1, dtype)}
+    return kdgraph.compile(spec, models=models)
+
+
+def spec_of(classes: int, members: int) -> dict[str, Any]:
     """The shipped signals and losses over teachers that give each pass."""
     names = [f"pass{i}" for i in range(members)]
-    logits = {"shape": ["B", classes], "dtype": dtype}
     spec: dict[str, Any] = {
         "kdgraph": 1,
         "name": "terms",
         "batch": {
-            **{f"z_{n}": logits for n in names},
-            "z_s": logits,
+            **{f"z_{n}": {"shape": ["B", classes], "dtype": "float64"} for n in names},
+            "z_s": {"shape": ["B", classes], "dtype": "float64"},
             "label": {"shape": ["B"], "dtype": "int64", "classes": classes},
         },
         "models": {
@@ -58,16 +89,13 @@ def spec_of(
     }
     passes = [f"{n}.logits" for n in names]
     for name in ("disagreement", "ambiguity"):
-        spec["signals"][name] |= {"of": passes, "measure": measure}
+        spec["signals"][name]["of"] = passes
     spec["signals"]["target"]["of"] = passes
-    if direction == "softer":
-        spec["signals"]["tau"] |= {"scale": 3, "shift": 1}
     return spec
 
 
 def step_of(spec: dict[str, Any]) -> kdgraph.DistillModule:
-    dtype = getattr(torch, spec["batch"]["z_s"]["dtype"])
-    return kdgraph.compile(spec, models={n: Given(dtype) for n in spec["models"]})
+    return kdgraph.compile(spec, models={n: Given() for n in spec["models"]})
 
 
 def golden() -> dict[str, Tensor]:
@@ -109,16 +137,22 @@ def by_definition(
     return {"w": w, "tau": tau, "q": q, "loss": loss, "grad": grad, "cross": cross, "kl": kl}
 
 
-@pytest.mark.parametrize(("dtype", "rel"), [("float64", 1e-8), ("float32", 1e-5)])
-def test_known_loss(dtype: str, rel: float) -> None:
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
+def test_known_loss(dtype: torch.dtype, near: float) -> None:
     given = golden()
-    given = {n: x.to(getattr(torch, dtype)) if n != "label" else x for n, x in given.items()}
-    out = step_of(spec_of(3, 2, dtype=dtype))(**given)
-    assert out.loss.item() == pytest.approx(0.2292871884101039, rel=rel)
-    assert out.losses["label"].item() == pytest.approx(1.0859393176684558, rel=rel)
+    image = torch.stack([given[name] for name in ("z_pass0", "z_pass1", "z_s")], 1).to(dtype)
+    step = shipped(2, 3, dtype=dtype)
+    out = step(image=image, label=given["label"])
+    assert out.loss.dtype == dtype
+    assert out.loss.item() == pytest.approx(0.2292871884101039, rel=near)
+    assert out.losses["label"].item() == pytest.approx(1.0859393176684558, rel=near)
     # the edge unweighted: tau**2 KL
     kl = 1.4993841064326594**2 * 0.0942383442486418
-    assert out.losses["soft"].item() == pytest.approx(kl, rel=rel)
+    assert out.losses["soft"].item() == pytest.approx(kl, rel=near)
+    out.loss.backward()
+    assert step.student.get_parameter("one").grad is not None
+    teacher = step.report.captures["teacher"].root
+    assert all(p.grad is None for p in teacher.parameters())
 
 
 def test_the_definitions_give_the_known_values() -> None:
@@ -137,13 +171,18 @@ def test_the_definitions_give_the_known_values() -> None:
 @pytest.mark.parametrize("measure", ["entropy", "variance"])
 @pytest.mark.parametrize("direction", ["sharper", "softer"])
 def test_loss_and_gradient_by_definition(measure: str, direction: str) -> None:
+    """Each row of the batch has members of its own."""
     random = np.random.default_rng(5)
     passes, student = random.normal(size=(4, 6, 5)) * 2, random.normal(size=(6, 5)) * 2
     label = random.integers(0, 5, 6)
-    step = step_of(spec_of(5, 4, measure=measure, direction=direction))
+    keys: dict[str, dict[str, Any]] = {
+        name: {"measure": measure} for name in ("disagreement", "ambiguity")
+    }
+    if direction == "softer":
+        keys["tau"] = {"scale": 3, "shift": 1}
     z_s = torch.from_numpy(student).requires_grad_()
-    given = {f"z_pass{k}": torch.from_numpy(z) for k, z in enumerate(passes)}
-    out = step(**given, z_s=z_s, label=torch.from_numpy(label))
+    image = torch.cat([torch.from_numpy(passes), z_s.unsqueeze(0)]).transpose(0, 1)
+    out = shipped(4, 5, signals=keys)(image=image, label=torch.from_numpy(label))
     (grad,) = torch.autograd.grad(out.loss, z_s)
     wanted = by_definition(passes, student, label, measure=measure, direction=direction)
     assert out.loss.item() == pytest.approx(wanted["loss"], rel=1e-8)
