@@ -1,16 +1,18 @@
-"""Cons-KD: its terms on numbers that are known, who learns from which, and a short run."""
+"""Cons-KD: the shipped spec on known numbers, who learns from which, and a short run."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 import kdgraph
@@ -18,68 +20,65 @@ from kdgraph.train import run
 
 SPECS = Path(__file__).parents[2] / "specs" / "methods"
 
-TERMS = """
-kdgraph: 1
-name: cons-kd-terms
-batch:
-  first: {shape: [B, F, V], dtype: DTYPE}
-  second: {shape: [B, F, V], dtype: DTYPE}
-  teaching: {shape: [B, F, V], dtype: DTYPE}
-  frames: {shape: [B], dtype: int64}
-  label: {shape: [B, S], dtype: int64}
-  label_length: {shape: [B], dtype: int64}
-models:
-  student: {input: first, taps: {logits: output}}
-  again: {same_as: student, input: second, taps: {logits: output}}
-  teacher: {input: teaching, taps: {logits: output}}
-signals:
-  valid: {use: sequence_mask, lengths: frames, like: student.logits}
-  one: {use: masked, of: student.logits, mask: valid}
-  two: {use: masked, of: again.logits, mask: valid}
-  target: {use: masked, of: teacher.logits, mask: valid}
-losses:
-  ctc:
-    {use: ctc, student: student.logits, target: label, input_lengths: frames,
-     target_lengths: label_length, weight: 0.5}
-  ctc_again:
-    {use: ctc, student: again.logits, target: label, input_lengths: frames,
-     target_lengths: label_length, weight: 0.5}
-  soft: {use: soft_target, student: one, teacher: target, tau: 1, mask: valid, weight: 0.5}
-  soft_again: {use: soft_target, student: two, teacher: target, tau: 1, mask: valid, weight: 0.5}
-  agree: {use: consistency, student: one, other: two, mask: valid, weight: 1}
-"""
-L2 = (
-    "losses.soft={use: probability_mse, student: one, teacher: target, mask: valid, weight: 0.5}",
-    "losses.soft_again={use: probability_mse, student: two, teacher: target, mask: valid, "
-    "weight: 0.5}",
+# What padding holds must not matter, not even nan or inf to a gradient: see the method's page.
+MASKED = [
+    "signals.one={use: masked, of: student.logits, mask: valid}",
+    "signals.two={use: masked, of: student_again.logits, mask: valid}",
+    "signals.target={use: masked, of: teacher.logits, mask: valid}",
+    *(f"losses.{edge}.student=one" for edge in ("soft", "agree")),
+    *(f"losses.{edge}.teacher=target" for edge in ("soft", "soft_again")),
+    "losses.soft_again.student=two",
+    "losses.agree.other=two",
+]
+L2 = [
+    *(
+        f"losses.{edge}={{use: probability_mse, student: {model}.logits, teacher: teacher.logits, "
+        "mask: valid, weight: 0.5}"
+        for edge, model in (("soft", "student"), ("soft_again", "student_again"))
+    ),
     "losses.agree.distance=l2",
-)
+]
 
+INPUTS = {"student": "first", "student_again": "second", "teacher": "teaching"}
 ONE = [(0.1, 0.5, -0.2), (0.3, 0.2, 0.1), (0.6, -0.1, 0.0)]
 TWO = [(0.0, 0.4, -0.1), (0.2, 0.4, 0.0), (0.5, 0.0, 0.1)]
 TEACHER = [(0.0, 2.0, -1.0), (1.0, 1.0, 0.0), (3.0, 0.0, 0.0)]
 
 
 class Given(nn.Module):
-    """Hands logits on, times a number that can be trained."""
+    """Hands logits on, times a number that can be trained; ``frames`` it leaves to the spec."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.one = nn.Parameter(torch.ones((), dtype=dtype))
 
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits * self.one
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        return features * self.one
 
 
-def compiled(dtype: torch.dtype = torch.float64, *, set: Any = ()) -> kdgraph.DistillModule:
-    text = TERMS.replace("DTYPE", str(dtype).removeprefix("torch."))
-    models = {"student": Given(dtype), "teacher": Given(dtype)}
-    return kdgraph.compile(kdgraph.load_spec(text, set=set), models=models)
+def compiled(
+    dtype: torch.dtype = torch.float64, *, set: Sequence[str] = (), classes: int = 3
+) -> kdgraph.DistillModule:
+    """Signals and losses as they ship, but for ``set``.
+
+    The passes of the student read logits of their own, in the place of dropout of their own.
+    """
+    text: dict[str, Any] = yaml.safe_load((SPECS / "cons_kd.yaml").read_text())
+    logits = {"shape": ["B", "F", classes], "dtype": str(dtype).removeprefix("torch.")}
+    del text["batch"]["features"]
+    text["batch"] = {**dict.fromkeys(INPUTS.values(), logits), **text["batch"]}
+    text["batch"]["label"]["classes"] = classes
+    for model, entry in INPUTS.items():
+        kept = {k: v for k, v in text["models"][model].items() if k in ("taps", "same_as")}
+        text["models"][model] = {**kept, "input": {"features": entry, "frames": "frames"}}
+    models = {name: Given(dtype) for name in ("student", "teacher")}
+    spec = {k: v for k, v in text.items() if k not in ("data", "train")}
+    return kdgraph.compile(spec, models=models, set=set)
 
 
 def single(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     logits = {"first": [ONE], "second": [TWO], "teaching": [TEACHER]}
-    lengths = {"frames": [3], "label": [[1]], "label_length": [1]}
+    lengths = {"frames": [12], "label": [[1]], "label_length": [1]}  # four for each of the output
     return {
         **{name: torch.tensor(value, dtype=dtype) for name, value in logits.items()},
         **{name: torch.tensor(value) for name, value in lengths.items()},
@@ -87,9 +86,12 @@ def single(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 
 
 def two_utterances(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """The second: the same teacher, the passes exchanged, two frames and two labels."""
+    """The second: the same teacher, the passes exchanged, two frames and two labels.
+
+    Frames of the output are four of the input, the last of them perhaps fewer.
+    """
     logits = {"first": [ONE, TWO], "second": [TWO, ONE], "teaching": [TEACHER, TEACHER]}
-    lengths = {"frames": [3, 2], "label": [[1, 0], [2, 1]], "label_length": [1, 2]}
+    lengths = {"frames": [9, 8], "label": [[1, 0], [2, 1]], "label_length": [1, 2]}
     return {
         **{name: torch.tensor(value, dtype=dtype) for name, value in logits.items()},
         **{name: torch.tensor(value) for name, value in lengths.items()},
@@ -127,6 +129,14 @@ def test_means_over_utterances_and_over_all_frames(dtype: torch.dtype, rel: floa
 
 
 @dtypes
+def test_the_second_utterance_by_itself(dtype: torch.dtype, rel: float) -> None:
+    both = two_utterances(dtype)
+    losses = compiled(dtype)(**{name: value[1:] for name, value in both.items()}).losses
+    assert losses["ctc"].item() == pytest.approx(2.2346946513499531, rel=rel)
+    assert losses["ctc_again"].item() == pytest.approx(2.5752428918540359, rel=rel)
+
+
+@dtypes
 def test_squared_distances_of_one_utterance(dtype: torch.dtype, rel: float) -> None:
     losses = compiled(dtype, set=L2)(**single(dtype)).losses
     assert losses["soft"].item() == pytest.approx(0.17237760375616964, rel=rel)
@@ -139,15 +149,19 @@ def random_batch() -> dict[str, Tensor]:
     logits = {n: torch.randn(3, 5, 4, generator=random, dtype=torch.float64) for n in names}
     label = torch.tensor([[1, 1, 0], [3, 2, 1], [2, 3, 2]])
     # the last has fewer frames than labels
-    frames, length = torch.tensor([5, 4, 2]), torch.tensor([2, 3, 3])
+    frames, length = torch.tensor([20, 13, 7]), torch.tensor([2, 3, 3])  # 5, 4, 2 of the output
     return {**logits, "frames": frames, "label": label, "label_length": length}
+
+
+def output_frames(batch: dict[str, Tensor]) -> list[int]:
+    return [math.ceil(frames / 4) for frames in batch["frames"].tolist()]
 
 
 def independent(batch: dict[str, Tensor], distance: str) -> float:
     """The formula in numpy, with every path of every utterance counted out."""
     z = {n: batch[n].numpy() for n in ("first", "second", "teaching")}
     p = {n: np.exp(x) / np.exp(x).sum(2, keepdims=True) for n, x in z.items()}
-    frames, lengths = batch["frames"].tolist(), batch["label_length"].tolist()
+    frames, lengths = output_frames(batch), batch["label_length"].tolist()
     value, count = 0.0, sum(frames)
     for b, (F, S) in enumerate(zip(frames, lengths, strict=True)):
         target = batch["label"][b, :S].tolist()
@@ -169,7 +183,7 @@ def independent(batch: dict[str, Tensor], distance: str) -> float:
 @pytest.mark.parametrize("distance", ["kl", "l2"])
 def test_other_numbers_by_counting_paths(distance: str) -> None:
     batch = random_batch()
-    step = compiled(set=L2 if distance == "l2" else ())
+    step = compiled(set=L2 if distance == "l2" else (), classes=4)
     assert step(**batch).loss.item() == pytest.approx(independent(batch, distance), rel=1e-10)
 
 
@@ -192,21 +206,27 @@ def gradients(step: kdgraph.DistillModule, batch: dict[str, Tensor], edge: str) 
     ],
 )
 def test_gradients_go_where_the_method_says(edge: str, reached: set[str]) -> None:
-    step, batch = compiled(), random_batch()
+    step, batch = compiled(classes=4), random_batch()
     found = gradients(step, batch, edge)
     assert {n for n, g in found.items() if g is not None and g.any() and n != "teaching"} == reached
     teacher = step.report.captures["teacher"].root
     assert all(p.grad is None for p in teacher.parameters())
     for name in reached:
-        for b, length in enumerate(batch["frames"].tolist()):
+        for b, length in enumerate(output_frames(batch)):
             assert not found[name][b, length:].any()
 
 
-def test_padding_moves_nothing_whatever_it_holds() -> None:
-    step, batch = compiled(), random_batch()
+@pytest.mark.parametrize(
+    ("changes", "odd_values"),
+    [((), (1e30, -1e30)), (MASKED, (float("inf"), -float("inf"), float("nan"), 1e30))],
+    ids=["shipped", "masked"],
+)
+def test_padding_moves_nothing(changes: Sequence[str], odd_values: Sequence[float]) -> None:
+    step, batch = compiled(set=changes, classes=4), random_batch()
     plain = step(**batch).loss
     expected = {edge: gradients(step, batch, edge) for edge in ("ctc", "soft", "agree")}
-    for odd in (float("inf"), -float("inf"), 1e30):
+    step.check_values = False  # which refuses nan wherever it is
+    for odd in odd_values:
         other = {n: x.clone() for n, x in batch.items()}
         for name in ("first", "second", "teaching"):
             other[name][1, 4:] = odd
