@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,8 +16,11 @@ from kdgraph.losses.channel_correlation import ChannelCorrelation
 from kdgraph.losses.correlation_congruence import CorrelationCongruence
 from kdgraph.losses.cross_entropy import CrossEntropy
 from kdgraph.losses.dist import DIST
+from kdgraph.losses.factor_transfer import FactorTransfer
 from kdgraph.losses.fsp import FSP
+from kdgraph.losses.log_sum import LogSum
 from kdgraph.losses.pkt import PKT
+from kdgraph.losses.prime_aware import PrimeAware
 from kdgraph.losses.relation import Relation
 from kdgraph.losses.similarity import Similarity
 from kdgraph.losses.soft_target import SoftTarget
@@ -169,3 +172,37 @@ def test_fsp(value_of: Callable[..., Any], features: dict[str, Tensor]) -> None:
     )  # fmt: skip
     expected = (flow["student"] - flow["teacher"]).square().mean().item()
     assert value.item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_factor_transfer(
+    value_of: Callable[..., Any], features: dict[str, Tensor], p: Literal[1, 2]
+) -> None:
+    """There the norm of order 1 is divided by the number of values."""
+    loss = peer.FTLoss(p=p, paraphraser_path="x", translator_path="x")
+    value = value_of(FactorTransfer(**SIDES, p=p), **features)
+    number = 6 * 3 * 2 if p == 1 else 1
+    assert number * of_peer(loss, features) == pytest.approx(value.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 4.0])
+def test_log_sum(value_of: Callable[..., Any], logits: dict[str, Tensor], exponent: float) -> None:
+    """SRD there is twice this and the divergence, without tau**2, of other tensors."""
+    paths = {f"{side}_{what}_module_path": "x" for side in SIDES for what in ("feature", "linear")}
+    outs = {path.replace("_path", "_io"): "output" for path in paths}
+    loss = peer.SRDLoss(**paths, **outs, exponent=exponent, temperature=2.0)
+    near = value_of(LogSum(**SIDES, exponent=exponent), **logits)
+    soft = value_of(SoftTarget(**SIDES, tau=2.0, scale=False), **logits)
+    expected = 2 * near.item() + soft.item()
+    assert of_peer(loss, logits) == pytest.approx(expected, rel=1e-10)
+
+
+def test_prime_aware(value_of: Callable[..., Any], logits: dict[str, Tensor]) -> None:
+    """The logarithms of variances come from a module of their own there."""
+    learned = {"expects": torch.randn(5, 5).double(), "bias": torch.randn(5).double()}
+    value = value_of(PrimeAware(**SIDES), learned=learned, **logits)
+    v = logits["student"] @ learned["expects"].mT + learned["bias"]
+    loss = peer.PADL2Loss("x", "x", module_path="v")
+    student = {"x": {"output": logits["student"]}, "v": {"output": v}}
+    found = loss(student, {"x": {"output": logits["teacher"]}}).item()
+    assert found == pytest.approx(value.item(), rel=1e-10)
