@@ -54,6 +54,12 @@ def _passes() -> Registry[Any]:
     return PASSES
 
 
+def _kernels() -> Registry[Any]:
+    from kdgraph.kernels.base import KERNELS
+
+    return KERNELS
+
+
 _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "losses": _entries("LOSSES"),
     "signals": _entries("SIGNALS"),
@@ -61,7 +67,7 @@ _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "actions": _entries("ACTIONS"),
     "models": _models,
     "passes": _passes,
-    "kernels": lambda: Registry("kernel", "kdgraph.kernels"),
+    "kernels": _kernels,
     "schedules": _schedules,
     "data": _data,
     "transforms": _transforms,
