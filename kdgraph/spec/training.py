@@ -109,6 +109,9 @@ class Evaluate(Strict):
     decode: Decode | None = None
     """Left out: the prediction is compared as it is."""
 
+    passes: Count | None = None
+    """Runs the model so often with its dropout on, and scores the mean of its probabilities."""
+
 
 class EarlyStop(Strict):
     """Ends a run when the monitored metric has not improved for a while."""

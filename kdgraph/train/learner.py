@@ -48,8 +48,10 @@ class Scorer(LightningModule):
         raise NotImplementedError  # both kinds define it
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """One batch of validation data."""
-        prediction = self.score.predict(self.scored(), batch)
+        """One batch of validation data; passes with dropout draw the same numbers every time."""
+        if self.score.passes is not None:
+            torch.manual_seed(seed_of("passes", index))
+        prediction = self.score.averaged(self.scored(), batch)
         for metric in self.metrics.values():
             self.score.update(metric, prediction, batch)
 
@@ -58,9 +60,9 @@ class Scorer(LightningModule):
         self.validation_step(batch, index)
 
     def on_validation_epoch_start(self) -> None:
-        """Scores in eval mode, whatever mode the model is handed over in."""
+        """Scores in the score's mode, whatever mode the model is handed over in."""
         self._was_training = self.scored().training
-        self.scored().eval()
+        self.score.ready(self.scored())
 
     def on_validation_epoch_end(self) -> None:
         """Computes the metrics."""

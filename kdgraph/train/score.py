@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torchmetrics
 from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
+from kdgraph.capture.liveness import keep_dropout
 from kdgraph.capture.record import reach
 from kdgraph.capture.taps import TapPath, parse_tap
 from kdgraph.errors import DataError, near
@@ -30,6 +33,7 @@ class Score:
         classes: number of classes, or None where the target is a number.
         ignore_index: the label of places that are not scored.
         decoder: reads text off the prediction and the truth, where texts are compared.
+        passes: how often the model is run with its dropout on; None means once, in eval mode.
     """
 
     model: str
@@ -39,6 +43,13 @@ class Score:
     classes: int | None
     ignore_index: int = IGNORED
     decoder: Decoder | None = None
+    passes: int | None = None
+
+    def ready(self, module: nn.Module) -> None:
+        """Puts a model in the mode in which ``averaged`` runs it."""
+        module.eval()
+        if self.passes is not None:
+            keep_dropout(module)
 
     def update(
         self, metric: torchmetrics.Metric, prediction: Tensor, batch: Mapping[str, Tensor]
@@ -62,6 +73,13 @@ class Score:
             if isinstance(metric, Perplexity):  # it takes sequences, so one of all of them
                 prediction, truth = prediction.unsqueeze(0), truth.long().unsqueeze(0)
         metric.update(prediction, truth)
+
+    def averaged(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """``predict``; of several passes the logarithm of the mean of their probabilities."""
+        if self.passes is None:
+            return self.predict(module, batch)
+        passes = [self.predict(module, batch).float() for _ in range(self.passes)]
+        return torch.stack(passes).log_softmax(2).logsumexp(0) - math.log(self.passes)
 
     def predict(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Runs the plain model, and reaches for the prediction; classes come second.
@@ -157,7 +175,14 @@ def find_score(spec: Spec, model: str | None = None) -> Score:
         )
     classes = spec.batch[target].classes
     ignored, decoder = _ignored(spec, target), find_decoder(spec, target)
-    return Score(scored, spec.inputs(scored), parsed, target, classes, ignored, decoder)
+    passes = asked.passes if asked else None
+    if passes is not None and (classes is None or decoder is not None):
+        raise DataError.of(
+            "KD714",
+            "`passes` are averaged over probabilities of classes, which are not scored here",
+            span=spec.span("train", "evaluate", "passes"),
+        )
+    return Score(scored, spec.inputs(scored), parsed, target, classes, ignored, decoder, passes)
 
 
 def _ignored(spec: Spec, target: str) -> int:

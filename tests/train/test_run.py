@@ -157,6 +157,17 @@ def test_a_teacher_with_a_seed_of_its_own(make_spec: Any, tmp_path: Path) -> Non
     assert same(shared["alone"], own["alone"])
 
 
+def test_passes_when_scored_leave_the_training_as_it_is(make_spec: Any, tmp_path: Path) -> None:
+    found = {}
+    for passes in (None, 4):
+        spec = make_spec(train={"evaluate": {"passes": passes}, "epochs": 2})
+        spec["train"]["metrics"] = ["accuracy", {"use": "calibration_error", "n_bins": 15}]
+        out = tmp_path / str(passes)
+        found[passes] = (go(spec, out).runs[0].metrics, weights(out))
+    assert found[4][0] != found[None][0]
+    assert same(found[4][1], found[None][1])
+
+
 def test_early_stop_and_best(make_spec: Any, tmp_path: Path) -> None:
     spec = make_spec(train={
         "epochs": 30, "keep": "best", "early_stop": {"patience": 2},
