@@ -24,13 +24,13 @@ class CorrelationCongruence(Loss):
     tokens [B, L, D] or maps [B, C, H, W], flattened to one row per sample; the sides need only
     the same B. Defaults are the paper's, 0.4 and 2.
 
-    Variants: ``kernel: series`` (the default) as above; ``bilinear`` is ``f_i . f_j``.
+    Variants: ``variant: series`` (the default) as above; ``bilinear`` is ``f_i . f_j``.
     """
 
     use: Literal["correlation_congruence"] = "correlation_congruence"
     student: Ref
     teacher: Ref
-    kernel: Literal["series", "bilinear"] = "series"
+    variant: Literal["series", "bilinear"] = "series"
     gamma: Positive = 0.4
     order: Count = 2
 
@@ -44,7 +44,7 @@ class CorrelationCongruence(Loss):
         """[B, B]."""
         rows = unit(x.flatten(1), 1)
         product = rows @ rows.T
-        if self.kernel == "bilinear":
+        if self.variant == "bilinear":
             return product
         terms = [
             (2 * self.gamma) ** p / math.factorial(p) * product**p for p in range(self.order + 1)

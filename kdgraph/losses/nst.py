@@ -21,14 +21,14 @@ class NST(RowLoss):
     one sample, each channel a pattern over the positions of length 1. Tokens [B, L, D] or maps
     [B, C, H, W] with equal positions; the numbers of channels may differ. One row per sample.
 
-    Variants: ``kernel: polynomial`` (the default, degree 2 without a constant) is the paper's
+    Variants: ``variant: polynomial`` (the default, degree 2 without a constant) is the paper's
     best; ``linear`` is ``x . y``, which compares the mean patterns alone.
     """
 
     use: Literal["nst"] = "nst"
     student: Ref
     teacher: Ref
-    kernel: Literal["polynomial", "linear"] = "polynomial"
+    variant: Literal["polynomial", "linear"] = "polynomial"
 
     def shapes(self, *, student: Shape, teacher: Shape, mask: Shape | None = None) -> None:
         same_features(student, teacher, *TOKENS, *MAPS, channels=False)
@@ -40,4 +40,4 @@ class NST(RowLoss):
 
     def _mean(self, a: Tensor, b: Tensor) -> Tensor:
         product = a @ b.mT
-        return (product.square() if self.kernel == "polynomial" else product).mean((1, 2))
+        return (product.square() if self.variant == "polynomial" else product).mean((1, 2))

@@ -23,7 +23,7 @@ class _Edge(NamedTuple):
     module: LossModule
 
 
-@register_pass("fuse_losses", after="rewrite_losses")
+@register_pass("fuse_losses", after="select_kernels")
 def run(graph: DistillGraph, context: Context) -> DistillGraph:
     """``losses.soft(z, t); losses.dist(z, t)`` -> ``rewritten.fused_z({soft: ..., dist: ...})``.
 

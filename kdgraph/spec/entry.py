@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import PydanticCustomError, core_schema
@@ -148,11 +148,13 @@ ACTIONS: Registry[type[Any]] = Registry("action", "kdgraph.actions")
 class LossEntry(Entry):
     """A loss edge: tensors in, one scalar out, times ``weight`` into the total.
 
-    ``link: NAME`` stands for ``student: NAME.student, teacher: NAME.teacher``.
+    ``link: NAME`` stands for ``student: NAME.student, teacher: NAME.teacher``. With ``kernel:
+    reference`` no GPU kernel computes it, whatever device it is on.
     """
 
     weight: Weight = 1.0
     link: Name | None = None
+    kernel: Literal["auto", "reference"] = "auto"
 
     @classmethod
     def __get_pydantic_json_schema__(

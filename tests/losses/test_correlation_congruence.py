@@ -9,7 +9,7 @@ import torch
 
 from kdgraph.losses.correlation_congruence import CorrelationCongruence
 
-VARIANTS: list[dict[str, Any]] = [{}, {"kernel": "bilinear"}, {"gamma": 1.0, "order": 3}]
+VARIANTS: list[dict[str, Any]] = [{}, {"variant": "bilinear"}, {"gamma": 1.0, "order": 3}]
 
 
 def loss_of(**keys: Any) -> CorrelationCongruence:
@@ -32,7 +32,7 @@ def test_against_numpy(value_of: Callable[..., Any]) -> None:
     value = value_of(loss_of(), student=student, teacher=teacher)
     assert value.item() == pytest.approx(np.mean(gap**2), rel=1e-12)
     gap = rows(student) @ rows(student).T - rows(teacher) @ rows(teacher).T
-    value = value_of(loss_of(kernel="bilinear"), student=student, teacher=teacher)
+    value = value_of(loss_of(variant="bilinear"), student=student, teacher=teacher)
     assert value.item() == pytest.approx(np.mean(gap**2), rel=1e-12)
 
 

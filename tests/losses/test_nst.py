@@ -9,27 +9,27 @@ import torch
 
 from kdgraph.losses.nst import NST
 
-VARIANTS: list[dict[str, Any]] = [{}, {"kernel": "linear"}]
+VARIANTS: list[dict[str, Any]] = [{}, {"variant": "linear"}]
 
 
 def loss_of(**keys: Any) -> NST:
     return NST(student="student.mid", teacher="teacher.mid", **keys)
 
 
-@pytest.mark.parametrize("kernel", ["polynomial", "linear"])
-def test_against_numpy(value_of: Callable[..., Any], kernel: str) -> None:
+@pytest.mark.parametrize("variant", ["polynomial", "linear"])
+def test_against_numpy(value_of: Callable[..., Any], variant: str) -> None:
     student, teacher = torch.randn(2, 3, 2, 2).double(), torch.randn(2, 5, 2, 2).double()
 
     def mean(a: np.ndarray, b: np.ndarray) -> float:
         product = a @ b.T
-        return float(np.mean(product**2 if kernel == "polynomial" else product))
+        return float(np.mean(product**2 if variant == "polynomial" else product))
 
     rows = []
     for s, t in zip(student.numpy(), teacher.numpy(), strict=True):
         s, t = (x.reshape(len(x), -1) for x in (s, t))
         s, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (s, t))
         rows.append(mean(t, t) + mean(s, s) - 2 * mean(s, t))
-    value = value_of(loss_of(kernel=kernel), student=student, teacher=teacher)
+    value = value_of(loss_of(variant=variant), student=student, teacher=teacher)
     assert value.item() == pytest.approx(np.mean(rows), rel=1e-10)
 
 
