@@ -39,7 +39,9 @@ demo: $(DEMO) ## compile and train the digits spec, compare, draw the graph
 
 test: export OMP_NUM_THREADS := 1
 test: $(FULL) ## run every test that needs no GPU
-	$(BIN)/pytest -m "not gpu" -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not gpu" -n $(JOBS) --dist loadfile --ignore tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/pytest -m "not gpu and not aot" -n $(JOBS) tests/kernels
+	$(BIN)/pytest -m aot -n $(JOBS) tests/kernels
 
 check: lint types floors ## everything about the text of the code; changes nothing
 
