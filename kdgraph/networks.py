@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture import Captured
-from kdgraph.capture.liveness import is_random, keep_dropout, still
+from kdgraph.capture.liveness import by_batch, is_random, keep_dropout, still
 from kdgraph.capture.record import one_line
 from kdgraph.capture.together import capture_calls, capture_together
 from kdgraph.capture.twin import twin
@@ -74,7 +74,7 @@ def build_networks(
         net.train(spec.is_trainable(name))
         if not spec.is_trainable(name):
             net.requires_grad_(False)
-    return _with_dropout(spec, nets)
+    return _as_in_training(spec, nets)
 
 
 def _snapshot(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> nn.Module:
@@ -89,15 +89,27 @@ def _snapshot(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> nn.Module
         raise ModelError.of("KD409", message, span=span) from error
 
 
-def _with_dropout(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Keeps dropout on where the spec says so, apart from a role of the same network without."""
+def _as_in_training(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Keeps on what the spec says, apart from a role of the same network without."""
     found = dict(nets)
     for name, net in nets.items():
+        if spec.models[name].batch_statistics:
+            found[name] = _by_batch(spec, name, net)
         if spec.models[name].dropout:
-            if any(other is net and not spec.models[n].dropout for n, other in nets.items()):
+            shared = any(other is net and not spec.models[n].dropout for n, other in nets.items())
+            if shared and found[name] is net:
                 found[name] = twin(net)
             keep_dropout(found[name])
     return found
+
+
+def _by_batch(spec: Spec, name: str, net: nn.Module) -> nn.Module:
+    copied = by_batch(net)
+    if copied is None:
+        message = f"model {name!r} has `batch_statistics: true`, but no batch norm"
+        span = spec.span("models", name, "batch_statistics")
+        raise ModelError.of("KD409", message, span=span, help="leave the key out")
+    return copied
 
 
 def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
@@ -107,7 +119,7 @@ def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
         return None
     if model.weights is None and not is_pretrained(model.source, model.args):
         return None  # each starts from weights of its own
-    told = ("source", "args", "weights", "precision", "dropout")
+    told = ("source", "args", "weights", "precision", "dropout", "batch_statistics")
     for other in spec.models:
         found = spec.models[other]
         equal = all(getattr(found, key) == getattr(model, key) for key in told)

@@ -1,4 +1,4 @@
-"""A frozen model with its dropout on: what is random in training stays, statistics stand still."""
+"""What of training stays on in a frozen model: its dropout, or the statistics of its batch."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ def keep_dropout(module: nn.Module) -> None:
         normalises = isinstance(part, nn.modules.batchnorm._NormBase)
         if normalises or any(b.startswith("running_") or b in _SPECTRAL for b in part._buffers):
             part.training = False  # not what is inside: a norm may hold an activation, a dropout
+
+
+def by_batch(module: nn.Module) -> nn.Module | None:
+    """A model on the same weights whose batch norms use the statistics of each batch, in any mode.
+
+    It keeps no running ones, so that none move; those of the original are left as they are. None
+    where there is no batch norm.
+    """
+    copy = twin(module)
+    norms = [m for m in copy.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    return copy if norms else None
 
 
 def still(module: nn.Module, inputs: Mapping[str, Tensor]) -> str | None:

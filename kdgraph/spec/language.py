@@ -54,8 +54,11 @@ class ModelSpec(Strict):
     linear layers (int8); left out: as it is. Its taps are float32 in any case.
 
     ``dropout: true`` keeps on, in a frozen model, what is random in training (dropout, stochastic
-    depth), while its statistics stand still. ``snapshot_of`` makes a frozen copy of a trained
-    model, in eval mode, which ``DistillModule.snapshot`` brings up to date.
+    depth), while its statistics stand still. ``batch_statistics: true`` has the batch norms of a
+    frozen model use the mean and the variance of each batch, as in training, and not the running
+    ones, which stand still; what it gives for a sample then depends on the others of the batch.
+    ``snapshot_of`` makes a frozen copy of a trained model, in eval mode, which
+    ``DistillModule.snapshot`` brings up to date.
 
     ``same_as: NAME`` makes it another call of the network of that model, with an ``input`` (left
     out: the same) and taps of its own and nothing else. All calls of one network run as one, on
@@ -74,6 +77,7 @@ class ModelSpec(Strict):
     trainable: bool | None = None
     precision: Literal["bf16", "fp16", "int8"] | None = None
     dropout: bool = False
+    batch_statistics: bool = False
     snapshot_of: Name | None = None
     same_as: Name | None = None
     passes: Annotated[int, Field(ge=2, le=1000)] | None = None

@@ -14,12 +14,19 @@ _OWN = (
     "args",
     "weights",
     "dropout",
+    "batch_statistics",
     "precision",
 )  # what a snapshot takes from the model it copies
 
 
+_KEPT_ON = {
+    "dropout": "dropout of a trained model is on",
+    "batch_statistics": "batch norms of a trained model use the statistics of the batch",
+}
+
+
 def check_roles(spec: Spec, places: Places, broken: Broken = ()) -> Iterator[Diagnostic]:
-    """KD211 for dropout kept on in a trained model; KD202 and KD212 for what is no snapshot.
+    """KD211 for what is kept on in a trained model; KD202 and KD212 for what is no snapshot.
 
     Args:
         spec: what is checked.
@@ -29,10 +36,12 @@ def check_roles(spec: Spec, places: Places, broken: Broken = ()) -> Iterator[Dia
     for name, model in spec.models.items():
         if model.snapshot_of is not None:
             yield from _snapshot(spec, places, broken, name, model.snapshot_of)
-        elif model.dropout and spec.is_trainable(name):
-            message = f"model {name!r} is trained, so it cannot have `dropout: true`"
-            help = "dropout of a trained model is on in train mode as it is; leave the key out"
-            yield Diagnostic("KD211", message, places.key(("models", name, "dropout")), help)
+        elif spec.is_trainable(name):
+            for key, what in _KEPT_ON.items():
+                if getattr(model, key):
+                    message = f"model {name!r} is trained, so it cannot have `{key}: true`"
+                    help = f"{what} in train mode as it is; leave the key out"
+                    yield Diagnostic("KD211", message, places.key(("models", name, key)), help)
 
 
 def _snapshot(

@@ -139,7 +139,8 @@ def _on_labels(spec: Spec, model: str, name: str, train: dict[str, Any]) -> Spec
         update={"student": prediction, "target": score.target}
     )
     own = spec.models[model].model_copy(
-        update={"trainable": True, "taps": taps, "dropout": False, "passes": None}
+        update={"trainable": True, "taps": taps, "passes": None}
+        | dict.fromkeys(("dropout", "batch_statistics"), False)
     )
     return spec.model_copy(
         update={

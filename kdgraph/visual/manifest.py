@@ -85,7 +85,11 @@ def _model(report: Report, name: str) -> dict[str, Any]:
     spec, network = report.spec, report.spec.network(name)
     captured, written = report.captures[network], spec.models[network]
     weights = spec.folder / written.weights if written.weights else None
-    keys = ("same_as",) if network != name else ("passes", "dropout", "snapshot_of")
+    keys = (
+        ("same_as",)
+        if network != name
+        else ("passes", "dropout", "batch_statistics", "snapshot_of")
+    )
     return {
         **{key: value for key in keys if (value := getattr(spec.models[name], key))},
         "source": written.source,

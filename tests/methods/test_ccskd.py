@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 import kdgraph
+from kdgraph.models.load import build_model
 from kdgraph.schedules.steps import Steps
 from kdgraph.train import run
 
@@ -298,6 +299,21 @@ def test_the_label_teaches_nothing_in_the_first_epochs(step: kdgraph.DistillModu
         assert isinstance(grad, Tensor)
         grads.append(grad.clone())
     assert torch.equal(*grads)
+
+
+def test_the_teacher_in_train_mode_as_in_the_program() -> None:
+    torch.manual_seed(0)
+    spec = kdgraph.load_spec(SPECS / "ccskd.yaml", set=["models.teacher.batch_statistics=true"])
+    step = kdgraph.compile(spec)
+    given = {"image": torch.rand(5, 1, 8, 8), "label": torch.arange(5)}
+    teacher = build_model("cifar/resnet20", {"in_channels": 1})
+    teacher.load_state_dict(step.report.captures["teacher"].root.state_dict(), strict=False)
+    with torch.no_grad():
+        expected = teacher.train()(given["image"])
+        evaluated = teacher.eval()(given["image"])
+    found = step(**given).outputs["teacher.logits"]
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, evaluated)
 
 
 def test_it_trains(tmp_path: Path) -> None:
