@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 def doc(value: Any) -> str:
     """The docstring; that of a pass is its module's first line and its function's."""
     run = getattr(value, "run", None)
-    if run is not None:
+    if inspect.isfunction(run):
         module = inspect.getdoc(inspect.getmodule(run)) or ""
         return f"{module.splitlines()[0]}\n\n{inspect.getdoc(run) or ''}" if module else ""
     return inspect.getdoc(value if inspect.isclass(value) else type(value)) or ""

@@ -135,7 +135,7 @@ def _summary(value: Any) -> str:
 
 def _when(value: Any) -> dict[str, bool]:
     """Whether a pass runs by default; nothing for other entries."""
-    return {"default": value.default} if hasattr(value, "run") else {}
+    return {"default": value.default} if hasattr(value, "default") else {}
 
 
 def _list_models(registry: Registry[Any], pattern: str, form: str) -> None:

@@ -61,7 +61,7 @@ def test_help_of_all_speaks_of_completion_and_exit_codes(run: Callable[..., Resu
         (["train", "--help"], 0),
         (["schema"], 0),
         *(([*["list"], kind], 0) for kind in ("losses", "signals", "adapters", "actions")),
-        *(([*["list"], kind], 0) for kind in ("models", "kernels", "schedules", "data")),
+        *(([*["list"], kind], 0) for kind in ("models", "schedules", "data")),
         (["list", "losses", "soft_target"], 0),
         (["check", "WRONG"], 1),
     ],
