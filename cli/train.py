@@ -17,7 +17,7 @@ from kdgraph.cli._show import print_json
 @out_option("DIR", "The folder for weights, checkpoints, logs and figures.")
 @click.option("--steps", type=click.IntRange(min=1), help="Ends each training after N steps.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many students to train.")
-@click.option("--compare", is_flag=True, help="Also trains each student without the teacher.")
+@click.option("--compare", is_flag=True, help="Also trains each student on the labels alone.")
 @click.option("--resume", is_flag=True, help="Goes on from the checkpoints in DIR, exactly.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @compilation

@@ -63,8 +63,8 @@ def run(
         steps: ends each training after this many steps of the optimiser, counted from its
             beginning; what it has by then is evaluated and saved.
         seeds: how many students to train, with the seeds ``train.seed`` and following.
-        compare: also trains each student without a teacher, from the same initial values, on
-            the same batches in the same order, for as long.
+        compare: also trains each student on the labels alone (``student_alone``), from the same
+            initial values, on the same batches in the same order, for as long.
         resume: goes on from the checkpoints in ``out``, to the same numbers as if nothing had
             come between.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
