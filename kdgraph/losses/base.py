@@ -41,10 +41,12 @@ class Loss(LossEntry):
 
     Attributes:
         integers: fields, besides labels, for which a batch entry has to be of an integer type.
+        of_features: the student's side are features, which need not have a channel for each class.
     """
 
     _form: ClassVar[str] = "plain"
     integers: ClassVar[tuple[str, ...]] = ()
+    of_features: ClassVar[bool] = False
 
     def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""

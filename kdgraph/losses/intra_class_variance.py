@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kdgraph.losses._math import length
 from kdgraph.losses.base import Loss
@@ -27,6 +27,8 @@ class IntraClassVariance(Loss):
     variance *within* one feature vector, which asks each vector to be flat and says nothing about
     its class.
     """
+
+    of_features: ClassVar[bool] = True
 
     use: Literal["intra_class_variance"] = "intra_class_variance"
     student: Ref

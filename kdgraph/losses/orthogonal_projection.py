@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kdgraph.losses._math import unit
 from kdgraph.losses.base import Loss
@@ -27,6 +27,8 @@ class OrthogonalProjection(Loss):
     Variants: ``variant: absolute`` (the default) takes ``|d|``, so that classes become orthogonal,
     as the paper says; ``signed`` is CSKD's program, which pushes them to opposite directions.
     """
+
+    of_features: ClassVar[bool] = True
 
     use: Literal["orthogonal_projection"] = "orthogonal_projection"
     student: Ref

@@ -114,7 +114,7 @@ def _fits_labels(wiring: Wiring, name: str, loss: Loss, shapes: dict[str, Shape]
         wiring.context.wrong("KD304", message, span, help="give the entry `dtype: int64`")
         return False
     classes = shapes["student"][class_dim(shapes["student"])]
-    if entry.classes is not None and entry.classes > classes:
+    if entry.classes is not None and entry.classes > classes and not loss.of_features:
         message = f"edge {name!r}: {entry.classes} classes of labels, but logits of {classes}"
         wiring.context.wrong("KD304", message, span)
         return False

@@ -48,7 +48,7 @@ def compiled(
     if chosen is None:
         text["signals"]["chosen"]["classes"] = chosen = CHOSEN
     number = str(dtype).removeprefix("torch.")
-    width, known = (3, 4) if chosen is CHOSEN else (6, 10)
+    width, known = (3, 4) if chosen is CHOSEN else (4, 10)
     sizes = {"f": width, "z_s": len(chosen), "z_t": known}
     text["batch"] = {name: {"shape": ["B", size], "dtype": number} for name, size in sizes.items()}
     text["batch"] |= {"label": {"shape": ["B"], "dtype": "int64", "classes": len(chosen)}}
@@ -113,9 +113,12 @@ def independent(given: dict[str, Tensor], chosen: list[int]) -> float:
 
 
 def test_other_numbers() -> None:
-    """Five of ten classes, in the shipped order; one class has one sample and another none."""
+    """Five of ten classes, in the shipped order; one class has one sample and another none.
+
+    Features are fewer than classes, which only logits must not be.
+    """
     random = torch.Generator().manual_seed(5)
-    sizes = {"f": (9, 6), "z_s": (9, 5), "z_t": (9, 10)}
+    sizes = {"f": (9, 4), "z_s": (9, 5), "z_t": (9, 10)}
     given = {n: torch.randn(s, generator=random, dtype=torch.float64) for n, s in sizes.items()}
     given["label"] = torch.tensor([3, 0, 0, 4, 3, 3, 1, 0, 4])
     shipped = [4, 6, 2, 7, 3]
