@@ -72,7 +72,7 @@ def test_lock_says_all(report: Report) -> None:
     text = lock(report, Path())
     assert "trainable: false" in text
     assert "use: conv1x1" in text
-    assert "auto" not in text
+    assert "adapter: auto" not in text
     assert "reduction: mean" in text
 
 
