@@ -41,12 +41,17 @@ def student_side(
     if tail == "renormalise":
         rest = torch.full_like(kept[..., :1], NOTHING)
     else:
-        # one class more, where ids that list nothing go
-        wider = torch.cat([student, student[..., :1]], -1)
-        at = ids.where(listed, student.shape[-1])
-        others = wider.scatter(-1, at, NOTHING)[..., :-1]
-        rest = _logsumexp(others / tau) if tail == "zero" else _logsumexp(others) / tau
+        others = others_of(student, values, ids)
+        rest = logsumexp(others / tau) if tail == "zero" else logsumexp(others) / tau
     return _log_softmax(torch.cat([kept, rest], -1))
+
+
+def others_of(student: Tensor, values: Tensor, ids: Tensor) -> Tensor:
+    """The logits of classes that are not listed, -inf at those that are."""
+    # one class more, where ids that list nothing go
+    wider = torch.cat([student, student[..., :1]], -1)
+    at = ids.where(values != NOTHING, student.shape[-1])
+    return wider.scatter(-1, at, NOTHING)[..., :-1]
 
 
 def _log_softmax(x: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ def _log_softmax(x: Tensor) -> Tensor:
     return x.where(some, 0).log_softmax(-1).where(some, NOTHING)
 
 
-def _logsumexp(x: Tensor) -> Tensor:
+def logsumexp(x: Tensor) -> Tensor:
     """-inf, and no gradient, where all of a row is -inf."""
     some = (x != NOTHING).any(-1, keepdim=True)
     return x.where(some, 0).logsumexp(-1, keepdim=True).where(some, NOTHING)
