@@ -1,0 +1,160 @@
+"""What the Triton programs for losses over Gram matrices have in common, and how they are launched.
+
+Features are [B, M, K]: M rows whose products are compared, K numbers each. They lie in memory with
+K contiguous or with M contiguous (``across`` of a ``Side``), so that neither NCHW nor
+channels_last is copied: a loss over channels reads the one by rows and the other by columns.
+
+Operands that are loaded as they are keep their type. Those that are formed are bfloat16 for
+bfloat16 features, tf32 for float16 (11 bits too, and no number is too small for it), and float32
+in three tf32 products otherwise, since one alone has three digits. Sums are float32. Nothing is
+summed by atomics: parts of a sum have places of their own and are added in their order.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+SHORT = tl.constexpr(1e-24)  # the square of kdgraph.losses._math.SHORT
+PROGRAMS = 256  # long sums are split until there are about so many: enough for 132 processors
+
+
+class Config(NamedTuple):
+    """How a program is built: the sizes of its tiles, and of the program."""
+
+    tiles: dict[str, int]
+    num_warps: int
+    num_stages: int
+
+
+class Side(NamedTuple):
+    """Features [B, M, K] as they lie in memory; of two strides one is 1."""
+
+    x: Tensor
+    across: bool  # M is contiguous, K is not
+    batch: int
+    step: int  # the stride that is not 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What has to be divisible for wide loads."""
+        return (self.x.shape[1 if self.across else 2], self.batch, self.step)
+
+
+def laid(x: Tensor) -> Side:
+    """How x lies; a copy where no dimension but the samples' is contiguous."""
+    B, M, K = x.shape
+    if x.stride(2) != 1 and K > 1 and x.stride(1) != 1 and M > 1:
+        x = x.contiguous()
+    across = not (x.stride(2) == 1 or K == 1)
+    return Side(x, across, x.stride(0) if B > 1 else 0, x.stride(2 if across else 1))
+
+
+def alignment(*sides: Side) -> int:
+    """What divides all strides and contiguous sizes of sides that lie alike: 8, 4, or 1."""
+    if any(side.across != sides[0].across for side in sides):
+        return 1
+    sizes = [size for side in sides for size in side.sizes]
+    return next(a for a in (8, 4, 1) if all(size % a == 0 for size in sizes))
+
+
+def split(programs: int, length: int, step: int) -> tuple[int, int]:
+    """Into how many parts a sum is cut for so many programs, and how long each is."""
+    parts = max(1, min(8, PROGRAMS // max(programs, 1), length // (4 * step)))
+    return parts, triton.cdiv(length, parts * step) * step
+
+
+def precision(*dtypes: torch.dtype) -> tuple[torch.dtype, str]:
+    """The type of operands that are formed, and how float32 ones are multiplied."""
+    if torch.float32 in dtypes:
+        return torch.float32, "tf32x3"
+    return (torch.bfloat16 if set(dtypes) == {torch.bfloat16} else torch.float32), "tf32"
+
+
+def config(configs: Mapping[str, Config], key: str, x: Tensor) -> Config:
+    """The one for a type of features; before Hopper, with fewer registers left, of its own."""
+    old = x.is_cuda and torch.cuda.get_device_capability(x.device)[0] < 9
+    return configs.get(f"{key}_80", configs[key]) if old else configs[key]
+
+
+def launch(
+    program: Any, programs: int, chosen: Config, like: Tensor, *args: Any, **kw: Any
+) -> None:
+    """Runs a Triton program on the device of a tensor."""
+    if programs:
+        with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+            program[(programs,)](
+                *args,
+                **kw,
+                **chosen.tiles,
+                num_warps=chosen.num_warps,
+                num_stages=chosen.num_stages,
+            )
+
+
+@triton.jit
+def dot(a, b, acc, PRECISION: tl.constexpr):
+    if INTERPRETED:  # whose dot takes the bits of bfloat16 for integers
+        return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    return tl.dot(a, b, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def load(X, m, k, M, K, step, ACROSS: tl.constexpr, ALIGN: tl.constexpr):
+    """x[m, k], 0 outside; the size and the step that ``ALIGN`` divides arrive divided by it.
+
+    So the compiler knows how wide it may load: an integer it knows nothing of may be odd.
+    """
+    if ACROSS:
+        return tl.load(X + m + k * (step * ALIGN), mask=(m < M * ALIGN) & (k < K), other=0.0)
+    return tl.load(X + m * (step * ALIGN) + k, mask=(m < M) & (k < K * ALIGN), other=0.0)
+
+
+@triton.jit
+def store(X, x, m, k, M, K, step, ACROSS: tl.constexpr, ALIGN: tl.constexpr):
+    x = x.to(X.dtype.element_ty)
+    if ACROSS:
+        tl.store(X + m + k * (step * ALIGN), x, mask=(m < M * ALIGN) & (k < K))
+    else:
+        tl.store(X + m * (step * ALIGN) + k, x, mask=(m < M) & (k < K * ALIGN))
+
+
+@triton.jit
+def corner(tile):
+    """Row and column of a tile in the lower triangle, counted row by row."""
+    row = ((tl.sqrt(8.0 * tile.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int32)
+    row = tl.where(row * (row + 1) // 2 > tile, row - 1, row)
+    row = tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
+    return row, tile - row * (row + 1) // 2
+
+
+@triton.jit
+def put(OUT, tile, i, j, size):
+    mask = (i < size)[:, None] & (j < size)[None, :]
+    tl.store(OUT + i[:, None] * size + j[None, :], tile, mask=mask)
+
+
+@triton.jit
+def inverse(square_s, square_t, gap):
+    """One over both lengths, and what a difference of directions is made of: see ``apart``.
+
+    ``gap`` is ``square_s - square_t``; for lengths that are similar the difference of their
+    inverses comes from it, not from subtracting two rounded numbers.
+    """
+    i = tl.where(square_s > SHORT, tl.rsqrt(tl.maximum(square_s, SHORT)), 0.0)
+    j = tl.where(square_t > SHORT, tl.rsqrt(tl.maximum(square_t, SHORT)), 0.0)
+    near = (i < 2 * j) & (j < 2 * i)
+    between = gap * i * j * (i * j / tl.where(near, i + j, 1.0))
+    return i, j, tl.where(near, between, j), near.to(tl.float32)
+
+
+@triton.jit
+def apart(s, t, gap, i, e, near):
+    """``s / |s| - t / |t|``; e is 1/|t| - 1/|s| where the lengths are near, else 1/|t|."""
+    return tl.where(near > 0, gap, s) * i - t * e

@@ -1,0 +1,327 @@
+"""Gaps between Gram matrices of the rows themselves, [M, M]: ICKD's, and those of cosines.
+
+``within`` makes ``G_t`` and ``G_s - G_t``, the second without cancellation in float32:
+``(s - t) s^T + t (s - t)^T``. Products of half precision are exact in float32; there both loops
+run over one accumulator, negated in between. Only the lower triangle is computed; the other is
+its mirror image. ``rows`` has the loss and what the gradient needs of each row, ``weights`` the
+symmetric matrix ``dG + dG^T``, ``product`` multiplies the features by it. A library's product
+would do for that last step too, but it rounds the gradient of float16 before it is scaled, has
+plain float32 or plain tf32 and nothing between, and copies features that do not lie as it likes.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kdgraph.kernels._gram import (
+    Config,
+    Side,
+    alignment,
+    apart,
+    config,
+    corner,
+    dot,
+    inverse,
+    laid,
+    launch,
+    load,
+    precision,
+    put,
+    split,
+    store,
+)
+
+# By the type of the features; "small" where fewer than 128 rows or columns are to be filled.
+WITHIN = {
+    "half": Config({"BM": 128, "BK": 64}, 8, 3),
+    "half_small": Config({"BM": 64, "BK": 64}, 4, 3),
+    "float32": Config({"BM": 64, "BK": 32}, 8, 2),
+    "float32_80": Config({"BM": 32, "BK": 16}, 4, 2),
+}
+PRODUCT = {
+    "bfloat16": Config({"BM": 128, "BN": 128, "BK": 64}, 8, 3),
+    "bfloat16_small": Config({"BM": 64, "BN": 64, "BK": 64}, 4, 3),
+    "float16": Config({"BM": 64, "BN": 64, "BK": 32}, 4, 3),
+    "float32": Config({"BM": 64, "BN": 64, "BK": 32}, 4, 3),
+}
+ROWS = Config({"BR": 16, "BC": 128}, 4, 2)
+WEIGHTS = Config({"BR": 16, "BC": 128}, 4, 2)
+
+
+@triton.jit
+def within(
+    S, T, OUT, batch_s, batch_t, step_s, step_t, M, K_S, K_T, tiles, parts, length,
+    plane, DELTA: tl.constexpr, ACROSS_S: tl.constexpr, ACROSS_T: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """A tile of ``G_t`` and of ``G_s - G_t``, over a part of the sum; and its mirror image."""
+    pid = tl.program_id(0)
+    part = (pid // tiles) % parts
+    b = (pid // tiles // parts).to(tl.int64)
+    row, col = corner(pid % tiles)
+    i, j = row * BM + tl.arange(0, BM), col * BM + tl.arange(0, BM)
+    S += b * (batch_s * ALIGN)
+    T += b * (batch_t * ALIGN)
+    size = M * ALIGN if ACROSS_S else M
+    # a side that does not lie like the other is aligned to nothing
+    OUT += (part * 2).to(tl.int64) * plane + b * size * size
+
+    gram = tl.zeros((BM, BM), tl.float32)
+    if DELTA:
+        gap = tl.zeros((BM, BM), tl.float32)
+        for start in range(part * length, (part + 1) * length, BK):
+            k = start + tl.arange(0, BK)
+            s = load(S, i[:, None], k[None, :], M, K_S, step_s, ACROSS_S, ALIGN)
+            t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
+            s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
+            t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
+            gram = dot(t, t_j, gram, PRECISION)
+            gap = dot(s - t, s_j, gap, PRECISION)
+            gap = dot(t, s_j - t_j, gap, PRECISION)
+    else:
+        for start in range(part * length, (part + 1) * length, BK):
+            k = start + tl.arange(0, BK)
+            t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
+            t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
+            gram = dot(t, t_j, gram, PRECISION)
+        gap = -gram
+        for start in range(part * length, (part + 1) * length, BK):
+            k = start + tl.arange(0, BK)
+            s = load(S, i[:, None], k[None, :], M, K_S, step_s, ACROSS_S, ALIGN)
+            s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
+            gap = dot(s, s_j, gap, PRECISION)
+    put(OUT, gram, i, j, size)
+    put(OUT + plane, gap, i, j, size)
+    if row != col:
+        put(OUT, tl.trans(gram), j, i, size)
+        put(OUT + plane, tl.trans(gap), j, i, size)
+
+
+@triton.jit
+def _cosine_gap(g, d, i, j, e, near, i2, j2, e2, near2):
+    """The difference of two cosines, of a row with another, from the Gram matrices."""
+    close = d * i * i2 - g * (i * e2 + j2 * e)
+    return tl.where((near > 0) & (near2 > 0), close, (g + d) * i * i2 - g * j * j2)
+
+
+@triton.jit
+def _of_diagonal(G, plane, m, size):
+    g = tl.load(G + m * (size + 1), mask=m < size, other=0.0)
+    d = tl.load(G + plane + m * (size + 1), mask=m < size, other=0.0)
+    return inverse(g + d, g, d)
+
+
+@triton.jit
+def rows(
+    G, STATS, VALUES, M, blocks, plane, lines, COSINE: tl.constexpr, BR: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
+    """``sum_j (H_s - H_t)**2`` for each row of H, and what the gradient needs of a row.
+
+    ``STATS``: 1/|s|, 1/|t|, what ``apart`` takes, and how much of the gap lies along H_s, H_t.
+    Between rows of length 1 that is half the squared gap; the cosines have it summed.
+    """
+    pid = tl.program_id(0)
+    b = (pid // blocks).to(tl.int64)
+    m = (pid % blocks) * BR + tl.arange(0, BR)
+    G += b * M * M
+    at = m[:, None] * M
+    if COSINE:
+        i, j, e, near = _of_diagonal(G, plane, m, M)
+    else:
+        square_s = tl.zeros((BR,), tl.float32)
+        square_t = tl.zeros((BR,), tl.float32)
+        more = tl.zeros((BR,), tl.float32)
+        for start in range(0, M, BC):
+            n = start + tl.arange(0, BC)
+            mask = (m < M)[:, None] & (n < M)[None, :]
+            g = tl.load(G + at + n[None, :], mask=mask, other=0.0)
+            d = tl.load(G + plane + at + n[None, :], mask=mask, other=0.0)
+            square_s += tl.sum((g + d) * (g + d), 1)
+            square_t += tl.sum(g * g, 1)
+            more += tl.sum(d * (g + g + d), 1)
+        i, j, e, near = inverse(square_s, square_t, more)
+
+    value = tl.zeros((BR,), tl.float32)
+    along_s = tl.zeros((BR,), tl.float32)
+    along_t = tl.zeros((BR,), tl.float32)
+    for start in range(0, M, BC):
+        n = start + tl.arange(0, BC)
+        mask = (m < M)[:, None] & (n < M)[None, :]
+        g = tl.load(G + at + n[None, :], mask=mask, other=0.0)
+        d = tl.load(G + plane + at + n[None, :], mask=mask, other=0.0)
+        if COSINE:
+            i2, j2, e2, near2 = _of_diagonal(G, plane, n, M)
+            gap = _cosine_gap(g, d, i[:, None], j[:, None], e[:, None], near[:, None],
+                              i2[None, :], j2[None, :], e2[None, :], near2[None, :])  # fmt: skip
+            along_s += tl.sum(gap * (g + d) * i[:, None] * i2[None, :], 1)
+            along_t += tl.sum(gap * g * j[:, None] * j2[None, :], 1)
+        else:
+            gap = apart(g + d, g, d, i[:, None], e[:, None], near[:, None])
+        value += tl.sum(gap * gap, 1)
+    if not COSINE:
+        along_s = value * tl.where(j > 0, 0.5, 1.0)
+        along_t = -value * tl.where(i > 0, 0.5, 1.0)
+
+    STATS += b * M + m
+    tl.store(STATS, i, mask=m < M)
+    tl.store(STATS + lines, j, mask=m < M)
+    tl.store(STATS + 2 * lines, e, mask=m < M)
+    tl.store(STATS + 3 * lines, near, mask=m < M)
+    tl.store(STATS + 4 * lines, along_s, mask=m < M)
+    tl.store(STATS + 5 * lines, along_t, mask=m < M)
+    tl.store(VALUES + b * M + m, value, mask=m < M)
+
+
+@triton.jit
+def _slope(g, d, i, j, e, near, along, TEACHER: tl.constexpr):
+    """Half the gradient with respect to a row of G, which is divided by its length."""
+    gap = apart(g + d, g, d, i, e, near)
+    if TEACHER:
+        return (g * j * along - gap) * j
+    return (gap - (g + d) * i * along) * i
+
+
+@triton.jit
+def weights(
+    G, STATS, GRAD, W, M, rows_of_tiles, tiles_of_row, plane, lines, COSINE: tl.constexpr,
+    TEACHER: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """``dG + dG^T``, by which the features are multiplied; G is symmetric, so that it needs no
+    second tile: what stands there differs by the numbers of its row alone.
+    """  # noqa: D205
+    pid = tl.program_id(0)
+    tile = pid % (rows_of_tiles * tiles_of_row)
+    b = (pid // (rows_of_tiles * tiles_of_row)).to(tl.int64)
+    if tl.load(GRAD + b) != 0:
+        m = (tile // tiles_of_row) * BR + tl.arange(0, BR)
+        n = (tile % tiles_of_row) * BC + tl.arange(0, BC)
+        mask = (m < M)[:, None] & (n < M)[None, :]
+        at = b * M * M + m[:, None] * M + n[None, :]
+        g = tl.load(G + at, mask=mask, other=0.0)
+        d = tl.load(G + plane + at, mask=mask, other=0.0)
+        STATS += b * M
+        A, B = STATS + m[:, None], STATS + n[None, :]
+        a, c = (m < M)[:, None], (n < M)[None, :]
+        i, i2 = tl.load(A, mask=a, other=0.0), tl.load(B, mask=c, other=0.0)
+        j, j2 = tl.load(A + lines, mask=a, other=0.0), tl.load(B + lines, mask=c, other=0.0)
+        e, e2 = tl.load(A + 2 * lines, mask=a, other=0.0), tl.load(B + 2 * lines, mask=c, other=0.0)
+        near = tl.load(A + 3 * lines, mask=a, other=0.0)
+        near2 = tl.load(B + 3 * lines, mask=c, other=0.0)
+        which: tl.constexpr = 5 if TEACHER else 4
+        along = tl.load(A + which * lines, mask=a, other=0.0)
+        if COSINE:
+            own = j if TEACHER else i
+            other = j2 if TEACHER else i2
+            gap = _cosine_gap(g, d, i, j, e, near, i2, j2, e2, near2)
+            w = gap * own * other
+            w = tl.where(m[:, None] == n[None, :], w - own * own * along, w)
+            w = w * (-4.0 if TEACHER else 4.0)
+        else:
+            along2 = tl.load(B + which * lines, mask=c, other=0.0)
+            w = _slope(g, d, i, j, e, near, along, TEACHER)
+            w = 2.0 * (w + _slope(g, d, i2, j2, e2, near2, along2, TEACHER))
+        tl.store(W + at, w.to(W.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def product(
+    W, X, GRAD, OUT, batch_x, batch_o, step_x, step_o, M, K, tiles_m, tiles_k,
+    ACROSS_X: tl.constexpr, ACROSS_O: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """``grad W x`` for a tile; zeros, without a look at x, where grad is 0."""
+    pid = tl.program_id(0)
+    b = (pid // (tiles_m * tiles_k)).to(tl.int64)
+    tile = pid % (tiles_m * tiles_k)
+    m = (tile % tiles_m) * BM + tl.arange(0, BM)
+    n = (tile // tiles_m) * BN + tl.arange(0, BN)
+    size = M * ALIGN if ACROSS_X else M
+    X += b * (batch_x * ALIGN)
+    OUT += b * (batch_o * ALIGN)
+    W += b * size * size
+    grad = tl.load(GRAD + b)
+    acc = tl.zeros((BM, BN), tl.float32)
+    if grad != 0:
+        for start in range(0, size, BK):
+            k = start + tl.arange(0, BK)
+            mask = (m < size)[:, None] & (k < size)[None, :]
+            w = tl.load(W + m[:, None] * size + k[None, :], mask=mask, other=0.0)
+            x = load(X, k[:, None], n[None, :], M, K, step_x, ACROSS_X, ALIGN)
+            acc = dot(w, x.to(w.dtype), acc, PRECISION)
+        acc = acc * grad
+    store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS_O, ALIGN)
+
+
+def grams(student: Tensor, teacher: Tensor) -> Tensor:
+    """``G_t`` and ``G_s - G_t`` of [B, M, K], as float32 [2, B, M, M]; K may differ."""
+    s, t = laid(student), laid(teacher)
+    B, M, K_s = student.shape
+    K_t = teacher.shape[2]
+    full = student.dtype == teacher.dtype == torch.float32
+    key = "float32" if torch.float32 in (student.dtype, teacher.dtype) else "half"
+    key += "_small" if key == "half" and M <= 64 else ""
+    chosen = config(WITHIN, key, student)
+    lines = triton.cdiv(M, chosen.tiles["BM"])
+    tiles = lines * (lines + 1) // 2
+    step = chosen.tiles["BK"]
+    parts, length = split(B * tiles, max(K_s, K_t), step)
+    align = alignment(s, t)
+    out = student.new_empty(parts, 2, B, M, M, dtype=torch.float32)
+    launch(
+        within, B * tiles * parts, chosen, student,
+        s.x, t.x, out, s.batch // align, t.batch // align, s.step // align, t.step // align,
+        M // align if s.across else M, K_s if s.across else K_s // align,
+        K_t if t.across else K_t // align, tiles, parts, length, B * M * M,
+        DELTA=full and K_s == K_t, ACROSS_S=s.across, ACROSS_T=t.across, ALIGN=align,
+        PRECISION="tf32x3",
+    )  # fmt: skip
+    return out[0] if parts == 1 else out.sum(0)
+
+
+def gaps(gram: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
+    """The loss of each sample [B], and numbers [6, B, M] for ``gradient``, from ``grams``."""
+    _, B, M, _ = gram.shape
+    stats, values = gram.new_empty(6, B, M), gram.new_empty(B, M)
+    blocks = triton.cdiv(M, ROWS.tiles["BR"])
+    launch(
+        rows, B * blocks, ROWS, gram, gram, stats, values, M, blocks, B * M * M, B * M,
+        COSINE=cosine,
+    )  # fmt: skip
+    return values.sum(1), stats
+
+
+def gradient(
+    x: Tensor, gram: Tensor, stats: Tensor, grad: Tensor, cosine: bool, teacher: bool
+) -> Tensor:
+    """The gradient of ``gaps`` for a side x [B, M, K], in its type."""
+    B, M, K = x.shape
+    operand, how = precision(x.dtype)
+    w = gram.new_empty(B, M, M, dtype=operand)
+    tall, wide = triton.cdiv(M, WEIGHTS.tiles["BR"]), triton.cdiv(M, WEIGHTS.tiles["BC"])
+    launch(
+        weights, B * tall * wide, WEIGHTS, gram, gram, stats, grad, w, M, tall, wide, B * M * M,
+        B * M, COSINE=cosine, TEACHER=teacher,
+    )  # fmt: skip
+    out = torch.empty_like(x)
+    side, made = laid(x), laid(out)
+    key = str(x.dtype).removeprefix("torch.")
+    key += "_small" if key == "bfloat16" and min(M, K) <= 64 else ""
+    chosen = config(PRODUCT, key, x)
+    tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
+    _product(side, made, w, grad, tall, wide, chosen, how)
+    return out
+
+
+def _product(
+    x: Side, out: Side, w: Tensor, grad: Tensor, tall: int, wide: int, chosen: Config, how: str
+) -> None:
+    B, M, K = x.x.shape
+    align = alignment(x, out)
+    launch(
+        product, B * tall * wide, chosen, x.x, w, x.x, grad, out.x, x.batch // align,
+        out.batch // align, x.step // align, out.step // align,
+        M // align if x.across else M, K if x.across else K // align, tall, wide,
+        ACROSS_X=x.across, ACROSS_O=out.across, ALIGN=align, PRECISION=how,
+    )  # fmt: skip
