@@ -1,0 +1,162 @@
+"""Relation on a GPU: no difference, no distance per feature and no angle is ever stored."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdgraph.kernels.base import Kernel, interpreted, register_kernel
+from kdgraph.losses.base import Loss
+from kdgraph.losses.relation import Relation
+from kdgraph.spec.shapes import Shape
+
+_SMALL = 2**14  # numbers that the reference may hold at once without anyone noticing
+
+
+@register_kernel("relation")
+class RelationKernel(Kernel):
+    """Distances and angles between samples (RKD): Park et al. 2019 (arXiv 1904.05068).
+
+    Both follow from the squared distances, which are summed in float64 from exact differences;
+    cosines are taken in float64 in registers, three of a triangle at a time. What is kept for
+    the backward pass is four numbers of float64 per pair of samples. The sides may differ in
+    type, width and memory format. Samples coincide where the plain loss says so.
+    """
+
+    losses = ("relation",)
+
+    def declines(self, loss: Loss, **shapes: Shape) -> str | None:
+        batch, width = shapes["student"][0], max(math.prod(s[1:]) for s in shapes.values())
+        held = batch * batch * max(width, batch)
+        return f"the reference holds only {held} numbers at a time" if held < _SMALL else None
+
+    def run(self, loss: Loss, **inputs: Any) -> Tensor:
+        assert isinstance(loss, Relation)
+        rows = _rows(inputs["student"]), _rows(inputs["teacher"])
+        value: Tensor = relation(*rows, loss.distance, loss.angle)[0]
+        return value
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, D], a view where samples are dense: the order of features changes no distance."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)
+    return x.flatten(1)
+
+
+@torch.library.custom_op("kdgraph::relation", mutates_args=())
+def relation(
+    student: Tensor, teacher: Tensor, distance: float, angle: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The relation loss of rows [B, D_s] and [B, D_t], whose widths and types may differ.
+
+    The backward pass computes the angles again; what grows with B is [4, B, B].
+
+    Args:
+        student: float32, float16 or bfloat16; the gradient has its type.
+        teacher: has no gradient.
+        distance: the weight of the distances.
+        angle: the weight of the angles; 0 leaves them out.
+
+    Returns:
+        The value (float32, 0-dim); squared and inverse distances of both sides (float64,
+        [4, B, B]) and three numbers (float64), which only the backward pass reads.
+    """
+    # without a pair nan stays, and of no sample there is no mean
+    if len(student) < 2 or not (student.is_cuda or interpreted()):
+        return _reference(student, teacher, distance, angle), *_kept(student)
+    from kdgraph.kernels._relation import launch
+
+    with _device(student):
+        return launch(student, teacher, distance, angle)
+
+
+@relation.register_fake
+def _(
+    student: Tensor, teacher: Tensor, distance: float, angle: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(student.shape[0] == teacher.shape[0])
+    return student.new_empty((), dtype=torch.float32), *_kept(student)
+
+
+@torch.library.custom_op("kdgraph::relation_backward", mutates_args=())
+def relation_backward(
+    student: Tensor,
+    teacher: Tensor | None,
+    kept: Tensor,
+    stats: Tensor,
+    grad: Tensor,
+    distance: float,
+    angle: float,
+) -> Tensor:
+    """The gradient of the student's rows, [B, D_s] in their type; the teacher's are for a CPU."""
+    if len(student) < 2:
+        return torch.zeros(student.shape, dtype=student.dtype, device=student.device)
+    if teacher is not None:
+        return _reference_backward(student, teacher, grad, distance, angle)
+    from kdgraph.kernels._relation import launch_gradient
+
+    with _device(student):
+        return launch_gradient(student, kept, stats, grad, distance, angle)
+
+
+@relation_backward.register_fake
+def _(
+    student: Tensor,
+    teacher: Tensor | None,
+    kept: Tensor,
+    stats: Tensor,
+    grad: Tensor,
+    distance: float,
+    angle: float,
+) -> Tensor:
+    return student.new_empty(student.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    student, teacher, ctx.distance, ctx.angle = inputs
+    programs = student.is_cuda or interpreted()
+    ctx.save_for_backward(student, None if programs else teacher, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None, None, None]:
+    out = relation_backward(*ctx.saved_tensors, grad, ctx.distance, ctx.angle)
+    return out, None, None, None
+
+
+relation.register_autograd(_backward, setup_context=_setup)
+
+
+def _device(x: Tensor) -> Any:
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _kept(student: Tensor) -> tuple[Tensor, Tensor]:
+    B = student.shape[0]
+    return (
+        student.new_zeros((4, B, B), dtype=torch.float64),
+        student.new_zeros(3, dtype=torch.float64),
+    )
+
+
+def _reference(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tensor:
+    loss = Relation(student="link.student", teacher="link.teacher", distance=distance, angle=angle)
+    value: Tensor = loss.forward(student=student.float(), teacher=teacher.float())
+    return value
+
+
+def _reference_backward(
+    student: Tensor, teacher: Tensor, grad: Tensor, distance: float, angle: float
+) -> Tensor:
+    def value(x: Tensor) -> Tensor:
+        return _reference(x, teacher, distance, angle)
+
+    with torch.enable_grad():
+        # torch.autograd records nothing inside an operator
+        out: Tensor = torch.func.vjp(value, student)[1](grad)[0]
+    return out.contiguous()
