@@ -118,7 +118,9 @@ def pairs(PARTS, OUT, SUMS, B, SPLITS, BLOCK: tl.constexpr):
 
 @triton.jit
 def gaps(PAIRS, SUMS, OUT, B, STEP, ANGLE: tl.constexpr, TILE: tl.constexpr):
-    """OUT [splits, tiles, 3]: sums of angle gaps, of distance gaps, of their slopes by distance.
+    """OUT [splits, tiles, 4]: sums of angle gaps, of distance gaps, of slopes by distances.
+
+    A slope times the distance, of each side, is what the mean distance moves.
 
     A program has a tile of pairs a > b, and looks at them from some of the samples.
     """
@@ -135,7 +137,7 @@ def gaps(PAIRS, SUMS, OUT, B, STEP, ANGLE: tl.constexpr, TILE: tl.constexpr):
     s_ab = tl.load(PAIRS + at, mask=inside, other=0.0)
     t_ab = tl.load(PAIRS + 2 * plane + at, mask=inside, other=0.0)
     below = inside & (a[:, None] > b[None, :])
-    OUT += (split.to(tl.int64) * tl.num_programs(0) + tile) * 3
+    OUT += (split.to(tl.int64) * tl.num_programs(0) + tile) * 4
     angle = tl.zeros((TILE, TILE), tl.float32)
     if ANGLE:
         S = PAIRS + (split * STEP).to(tl.int64) * B
@@ -154,7 +156,8 @@ def gaps(PAIRS, SUMS, OUT, B, STEP, ANGLE: tl.constexpr, TILE: tl.constexpr):
             S += B
         angle = tl.where(below, 2.0 * angle, 0.0)
     distance = tl.zeros((TILE, TILE), tl.float32)
-    slope = tl.zeros((TILE, TILE), tl.float32)
+    slope_s = tl.zeros((TILE, TILE), tl.float32)
+    slope_t = tl.zeros((TILE, TILE), tl.float32)
     if split == 0:
         if ANGLE:
             # j = k: 1 on both sides, but 0 on one where the samples coincide
@@ -164,41 +167,49 @@ def gaps(PAIRS, SUMS, OUT, B, STEP, ANGLE: tl.constexpr, TILE: tl.constexpr):
             twice = tl.where(below, 2.0, 1.0)
             angle += tl.where(inside & (a[:, None] >= b[None, :]), twice * own, 0.0)
         number = B.to(tl.float64) * (B - 1)
-        d = _length(s_ab)
-        z = d * (number / _total(SUMS, B)) - _length(t_ab) * (number / _total(SUMS + B, B))
+        d_s = _length(s_ab)
+        d_t = _length(t_ab)
+        z = d_s * (number / _total(SUMS, B)) - d_t * (number / _total(SUMS + B, B))
         distance = tl.where(below, 2.0 * _huber(z.to(tl.float32)), 0.0)
-        slope = tl.where(below, 2.0 * _slope(z.to(tl.float32)) * d.to(tl.float32), 0.0)
+        slope = tl.where(below, 2.0 * _slope(z.to(tl.float32)), 0.0)
+        slope_s = slope * d_s.to(tl.float32)
+        slope_t = slope * d_t.to(tl.float32)
     tl.store(OUT, tl.sum(tl.sum(angle, 1), 0).to(tl.float64))
     tl.store(OUT + 1, tl.sum(tl.sum(distance, 1), 0).to(tl.float64))
-    tl.store(OUT + 2, tl.sum(tl.sum(slope, 1), 0).to(tl.float64))
+    tl.store(OUT + 2, tl.sum(tl.sum(slope_s, 1), 0).to(tl.float64))
+    tl.store(OUT + 3, -tl.sum(tl.sum(slope_t, 1), 0).to(tl.float64))
 
 
 @triton.jit
 def finish(PARTS, SUMS, VALUE, STATS, N, B, distance, angle, BLOCK: tl.constexpr):
-    """VALUE: the loss; STATS: one over the mean distances, and the sum of slopes by distance."""
+    """VALUE: the loss; STATS [2 sides, 2]: one over the mean distance, slopes by distance."""
     angles = tl.zeros((BLOCK,), tl.float64)
     distances = tl.zeros((BLOCK,), tl.float64)
-    slopes = tl.zeros((BLOCK,), tl.float64)
+    slopes_s = tl.zeros((BLOCK,), tl.float64)
+    slopes_t = tl.zeros((BLOCK,), tl.float64)
     for start in range(0, N, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        angles += tl.load(PARTS + at * 3, mask=at < N, other=0.0)
-        distances += tl.load(PARTS + at * 3 + 1, mask=at < N, other=0.0)
-        slopes += tl.load(PARTS + at * 3 + 2, mask=at < N, other=0.0)
+        angles += tl.load(PARTS + at * 4, mask=at < N, other=0.0)
+        distances += tl.load(PARTS + at * 4 + 1, mask=at < N, other=0.0)
+        slopes_s += tl.load(PARTS + at * 4 + 2, mask=at < N, other=0.0)
+        slopes_t += tl.load(PARTS + at * 4 + 3, mask=at < N, other=0.0)
     size = B.to(tl.float64)
     number = size * (size - 1.0)
     value = distance * (tl.sum(distances, 0) / (size * size))
     value += angle * (tl.sum(angles, 0) / (size * size * size))
     tl.store(VALUE, value.to(tl.float32))
     tl.store(STATS, number / _total(SUMS, B))
-    tl.store(STATS + 1, number / _total(SUMS + B, B))
-    tl.store(STATS + 2, tl.sum(slopes, 0))
+    tl.store(STATS + 1, tl.sum(slopes_s, 0))
+    tl.store(STATS + 2, number / _total(SUMS + B, B))
+    tl.store(STATS + 3, tl.sum(slopes_t, 0))
 
 
 @triton.jit
 def weights(
-    PAIRS, STATS, OUT, B, STEP, distance, angle, ANGLE: tl.constexpr, TILE: tl.constexpr
+    OWN, OTHER, OWN_STATS, OTHER_STATS, OUT, B, STEP, distance, angle,
+    ANGLE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """OUT [splits, B, B]: derivatives of the loss with respect to the student's squares.
+    """OUT [splits, B, B]: derivatives of the loss with respect to the squares of one side.
 
     A program has a tile of pairs a > b; with each k they form a triangle, and ``S_ab`` has a part
     in all three of its angles.
@@ -212,16 +223,16 @@ def weights(
     plane = B.to(tl.int64) * B
     at = a.to(tl.int64)[:, None] * B + b[None, :]
     inside = in_a[:, None] & in_b[None, :]
-    s_ab = tl.load(PAIRS + at, mask=inside, other=0.0)
-    t_ab = tl.load(PAIRS + 2 * plane + at, mask=inside, other=0.0)
+    s_ab = tl.load(OWN + at, mask=inside, other=0.0)
+    t_ab = tl.load(OTHER + at, mask=inside, other=0.0)
     acc = tl.zeros((TILE, TILE), tl.float32)
     if ANGLE:
-        i_ab = tl.load(PAIRS + plane + at, mask=inside, other=0.0)
-        j_ab = tl.load(PAIRS + 3 * plane + at, mask=inside, other=0.0)
+        i_ab = tl.load(OWN + plane + at, mask=inside, other=0.0)
+        j_ab = tl.load(OTHER + plane + at, mask=inside, other=0.0)
         square = (i_ab * i_ab).to(tl.float32)
-        S = PAIRS + (split * STEP).to(tl.int64) * B
+        S = OWN + (split * STEP).to(tl.int64) * B
+        T = OTHER + (split * STEP).to(tl.int64) * B
         for _ in range(split * STEP, tl.minimum(split * STEP + STEP, B)):
-            T = S + 2 * plane
             s_a = tl.load(S + a, mask=in_a, other=0.0)[:, None]
             s_b = tl.load(S + b, mask=in_b, other=0.0)[None, :]
             t_a = tl.load(T + a, mask=in_a, other=0.0)[:, None]
@@ -240,16 +251,17 @@ def weights(
             acc += g_b * ((i_ab * i_b).to(tl.float32) - at_b.to(tl.float32) * square)
             acc -= g_k * (i_a * i_b).to(tl.float32)
             S += B
+            T += B
         size = B.to(tl.float32)
         acc *= angle / (size * size * size)
     if split == 0:
-        one = tl.load(STATS)
-        other = tl.load(STATS + 1)
+        one = tl.load(OWN_STATS)
+        other = tl.load(OTHER_STATS)
         number = B.to(tl.float64) * (B - 1)
         d = _length(s_ab)
         z = d * one - _length(t_ab) * other
         # the second term is by way of the mean distance
-        slope = _slope(z.to(tl.float32)) * one - tl.load(STATS + 2) * one * one / number
+        slope = _slope(z.to(tl.float32)) * one - tl.load(OWN_STATS + 1) * one * one / number
         slope = tl.where(s_ab < 1e-12, 0.0, slope / d)
         acc += (distance * slope / (B.to(tl.float64) * B)).to(tl.float32)
     OUT += split.to(tl.int64) * plane
@@ -315,6 +327,10 @@ def dense(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
+# pointers to float64
+WIDE = ("PARTS", "PAIRS", "OWN", "OTHER", "SUMS", "STATS", "OWN_STATS", "OTHER_STATS")
+
+
 class Variant(NamedTuple):
     """A kernel as it is launched, for who builds it ahead of time."""
 
@@ -332,7 +348,7 @@ def variants() -> list[Variant]:
     """
     ints = dict.fromkeys(("B", "D", "N", "STEP", "SPLITS", "row", "out_row"), "i32")
     floats = {"distance": "fp32", "angle": "fp32"}
-    wide = dict.fromkeys(("PARTS", "PAIRS", "SUMS", "STATS"), "*fp64")
+    wide = dict.fromkeys(WIDE, "*fp64")
     over_pairs = ints | floats | wide | {"OUT": "*fp64"}
     found = [
         Variant(pairs, over_pairs, {"BLOCK": PAIRS.block}, ("PARTS", "OUT", "B"), PAIRS.num_warps),
@@ -346,7 +362,7 @@ def variants() -> list[Variant]:
         found += [
             Variant(gaps, over_pairs, constants, ("PAIRS", "B"), GAPS[many].num_warps),
             Variant(
-                weights, over_pairs | {"OUT": "*fp32"}, constants, ("PAIRS", "OUT", "B"),
+                weights, over_pairs | {"OUT": "*fp32"}, constants, ("OWN", "OTHER", "OUT", "B"),
                 WEIGHTS[many].num_warps,
             ),
         ]  # fmt: skip
@@ -367,7 +383,7 @@ def variants() -> list[Variant]:
 def launch(
     student: Tensor, teacher: Tensor, distance: float, angle: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From rows [B, D] of each side, B >= 2: the loss, ``PAIRS`` [4, B, B] and ``STATS`` [3]."""
+    """From rows [B, D] of each side, B >= 2: the loss, ``PAIRS`` [4, B, B] and ``STATS``."""
     B = len(student)
     wide = partial(torch.empty, dtype=torch.float64, device=student.device)
     tiles = _tiles(B, SQUARES.tile)
@@ -384,10 +400,10 @@ def launch(
     kept, sums = wide(4, B, B), wide(2, B)
     pairs[(B, 2)](parts, kept, sums, B, splits, BLOCK=PAIRS.block, num_warps=PAIRS.num_warps)
     tiles, splits, step, options = _triples(B, angle, GAPS)
-    sums_of = wide(splits, tiles, 3)
+    sums_of = wide(splits, tiles, 4)
     gaps[(tiles, splits)](kept, sums, sums_of, B, step, **options)
     value = torch.empty((), dtype=torch.float32, device=student.device)
-    stats = wide(3)
+    stats = wide(2, 2)
     finish[(1,)](
         sums_of, sums, value, stats, tiles * splits, B, distance, angle,
         BLOCK=FINISH.block, num_warps=FINISH.num_warps,
@@ -396,20 +412,27 @@ def launch(
 
 
 def launch_gradient(
-    student: Tensor, kept: Tensor, stats: Tensor, grad: Tensor, distance: float, angle: float
+    x: Tensor,
+    kept: Tensor,
+    stats: Tensor,
+    grad: Tensor,
+    distance: float,
+    angle: float,
+    of_teacher: bool,
 ) -> Tensor:
-    """The gradient of the student's rows, [B, D] in their dtype."""
-    student = dense(student)
-    B, D = student.shape
+    """The gradient of the rows x of one side, [B, D] in their dtype."""
+    x = dense(x)
+    B, D = x.shape
+    sides = (*kept.view(2, 2, B, B), *stats)
+    sides = (*sides[1::-1], *sides[:1:-1]) if of_teacher else sides
     tiles, splits, step, options = _triples(B, angle, WEIGHTS)
-    parts = torch.empty(splits, B, B, dtype=torch.float32, device=student.device)
-    weights[(tiles, splits)](kept, stats, parts, B, step, distance, angle, **options)
-    out = torch.empty(B, D, dtype=student.dtype, device=student.device)
-    align = aligned(student)
+    parts = torch.empty(splits, B, B, dtype=torch.float32, device=x.device)
+    weights[(tiles, splits)](*sides, parts, B, step, distance, angle, **options)
+    out = torch.empty(B, D, dtype=x.dtype, device=x.device)
+    align = aligned(x)
     grid = (triton.cdiv(B, GRADIENT.tile), triton.cdiv(D, GRADIENT.block))
     gradient[grid](
-        student, parts.sum(0), grad, out, B, D // align,
-        student.stride(0) // align, D // align,
+        x, parts.sum(0), grad, out, B, D // align, x.stride(0) // align, D // align,
         ALIGN=align, TILE=GRADIENT.tile, BLOCK=GRADIENT.block, num_warps=GRADIENT.num_warps,
     )  # fmt: skip
     return out

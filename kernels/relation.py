@@ -58,16 +58,16 @@ def relation(
 
     Args:
         student: float32, float16 or bfloat16; the gradient has its type.
-        teacher: has no gradient.
+        teacher: the same; the loss is symmetric.
         distance: the weight of the distances.
         angle: the weight of the angles; 0 leaves them out.
 
     Returns:
         The value (float32, 0-dim); squared and inverse distances of both sides (float64,
-        [4, B, B]) and three numbers (float64), which only the backward pass reads.
+        [4, B, B]) and two numbers of each side ([2, 2]), which only the backward pass reads.
     """
     # without a pair nan stays, and of no sample there is no mean
-    if len(student) < 2 or not (student.is_cuda or interpreted()):
+    if len(student) < 2 or _plain(student):
         return _reference(student, teacher, distance, angle), *_kept(student)
     from kdgraph.kernels._relation import launch
 
@@ -85,51 +85,59 @@ def _(
 
 @torch.library.custom_op("kdgraph::relation_backward", mutates_args=())
 def relation_backward(
-    student: Tensor,
-    teacher: Tensor | None,
+    x: Tensor,
+    other: Tensor | None,
     kept: Tensor,
     stats: Tensor,
     grad: Tensor,
     distance: float,
     angle: float,
+    of_teacher: bool,
 ) -> Tensor:
-    """The gradient of the student's rows, [B, D_s] in their type; the teacher's are for a CPU."""
-    if len(student) < 2:
-        return torch.zeros(student.shape, dtype=student.dtype, device=student.device)
-    if teacher is not None:
-        return _reference_backward(student, teacher, grad, distance, angle)
+    """The gradient of the rows x of one side, [B, D] in their type.
+
+    ``other`` holds the rows of the other side, and is None where Triton programs run.
+    """
+    if len(x) < 2:
+        return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    if other is not None:
+        return _reference_backward(x, other, grad, distance, angle)
     from kdgraph.kernels._relation import launch_gradient
 
-    with _device(student):
-        return launch_gradient(student, kept, stats, grad, distance, angle)
+    with _device(x):
+        return launch_gradient(x, kept, stats, grad, distance, angle, of_teacher)
 
 
 @relation_backward.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor | None,
-    kept: Tensor,
-    stats: Tensor,
-    grad: Tensor,
-    distance: float,
-    angle: float,
-) -> Tensor:
-    return student.new_empty(student.shape)
+def _(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    student, teacher, ctx.distance, ctx.angle = inputs
-    programs = student.is_cuda or interpreted()
-    ctx.save_for_backward(student, None if programs else teacher, *output[1:])
+    student, teacher, *ctx.gains = inputs
+    # programs read the one side whose gradient they make
+    keep = [True, True] if _plain(student) else ctx.needs_input_grad[:2]
+    rows = [x if kept else None for x, kept in zip((student, teacher), keep, strict=True)]
+    ctx.plain = _plain(student)
+    ctx.save_for_backward(*rows, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None, None, None]:
-    out = relation_backward(*ctx.saved_tensors, grad, ctx.distance, ctx.angle)
-    return out, None, None, None
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    *rows, kept, stats = ctx.saved_tensors
+    made: list[Tensor | None] = [None, None]
+    for i, needed in enumerate(ctx.needs_input_grad[:2]):
+        if needed:
+            other = rows[1 - i] if ctx.plain else None
+            made[i] = relation_backward(rows[i], other, kept, stats, grad, *ctx.gains, i == 1)
+    return *made, None, None
 
 
 relation.register_autograd(_backward, setup_context=_setup)
+
+
+def _plain(x: Tensor) -> bool:
+    return not (x.is_cuda or interpreted())
 
 
 def _device(x: Tensor) -> Any:
@@ -140,7 +148,7 @@ def _kept(student: Tensor) -> tuple[Tensor, Tensor]:
     B = student.shape[0]
     return (
         student.new_zeros((4, B, B), dtype=torch.float64),
-        student.new_zeros(3, dtype=torch.float64),
+        student.new_zeros((2, 2), dtype=torch.float64),
     )
 
 
@@ -151,12 +159,12 @@ def _reference(student: Tensor, teacher: Tensor, distance: float, angle: float) 
 
 
 def _reference_backward(
-    student: Tensor, teacher: Tensor, grad: Tensor, distance: float, angle: float
+    x: Tensor, other: Tensor, grad: Tensor, distance: float, angle: float
 ) -> Tensor:
-    def value(x: Tensor) -> Tensor:
-        return _reference(x, teacher, distance, angle)
+    def value(rows: Tensor) -> Tensor:
+        return _reference(rows, other, distance, angle)
 
     with torch.enable_grad():
         # torch.autograd records nothing inside an operator
-        out: Tensor = torch.func.vjp(value, student)[1](grad)[0]
+        out: Tensor = torch.func.vjp(value, x)[1](grad)[0]
     return out.contiguous()

@@ -56,6 +56,20 @@ def test_value_and_gradient(
     check(loss(distance, angle), student, teacher, bound=2e-5 if shapes[0] == (2, 1) else 1e-5)
 
 
+def test_the_teacher_may_have_a_gradient_too() -> None:
+    student, teacher = torch.randn(6, 5), torch.randn(6, 8)
+    leaf = teacher.clone().requires_grad_()
+    value = KERNELS.get("relation").run(loss(), student=student, teacher=leaf)
+    (grad,) = torch.autograd.grad(value, leaf)
+    both = [x.clone().requires_grad_() for x in (student, teacher)]
+    KERNELS.get("relation").run(loss(), student=both[0], teacher=both[1]).backward()
+    _, slope = exact(loss(), teacher, student)  # the loss is symmetric
+    torch.testing.assert_close(grad.double(), slope, rtol=1e-5, atol=1e-8)
+    assert both[1].grad is not None
+    assert both[1].grad.equal(grad)
+    torch.testing.assert_close(both[0].grad, run(loss(), student, teacher)[1])
+
+
 @pytest.mark.parametrize("gap", [1e-1, 1e-3])
 def test_a_student_close_to_its_teacher_keeps_its_digits(gap: float) -> None:
     teacher = 3 * torch.randn(9, 16) + 5
@@ -147,7 +161,7 @@ def test_no_tensor_grows_with_three_sizes() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         relation(student, teacher, 1.0, 2.0)
-    assert sum(x.numel() for x in kept) == 6 * 300 + 4 * 6 * 6 + 3
+    assert sum(x.numel() for x in kept) == 6 * 300 + 4 * 6 * 6 + 4
 
 
 def test_without_the_interpreter_a_cpu_runs_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
