@@ -1,8 +1,7 @@
 """From a product of hidden states with a head to logits: a bias, a factor, a soft cap.
 
-``FORM`` says what there is: ``PLAIN`` nothing, ``CAPPED`` a factor and a cap, ``BIASED`` a bias
-before those two. A cap of 0 is none. It is a constant of the program, because reading a bias for
-every row costs as much as reading the row.
+``HEAD`` says whether there is any of them; it is a constant of the program, since a plain head is
+the rule and the hyperbolic tangent takes longer than all else. A cap of 0 is none.
 """
 
 import triton
@@ -10,32 +9,29 @@ import triton.language as tl
 
 from kdgraph.kernels._device import expm1
 
-PLAIN = tl.constexpr(0)
-CAPPED = tl.constexpr(1)
-BIASED = tl.constexpr(2)
-
 
 @triton.jit
-def logits(product, BIAS, at, inside, factor, cap, FORM: tl.constexpr):
-    """``cap tanh(factor (product + bias) / cap)`` in float32; -inf outside."""
+def logits(product, BIAS, at, there, inside, factor, cap, HEAD: tl.constexpr):
+    """``cap tanh(factor (product + bias) / cap)`` in float32; -inf outside.
+
+    ``there`` is what may be read of the bias, ``inside`` what is a class.
+    """
     x = product.to(tl.float32)
-    if FORM == 2:
-        x += tl.load(BIAS + at, mask=inside, other=0.0).to(tl.float32)
-    if FORM > 0:
-        x *= factor
+    if HEAD:
+        x = (x + tl.load(BIAS + at, mask=there, other=0.0)) * factor
         if cap > 0.0:
-            x = cap * tanh(x / cap)
+            x = cap * tanh(x * (1.0 / cap))
     return tl.where(inside, x, float("-inf"))
 
 
 @triton.jit
-def slope(logit, factor, cap, FORM: tl.constexpr):
+def slope(logit, factor, cap, HEAD: tl.constexpr):
     """By how much a logit rises with the product it came from."""
     rise = tl.full(logit.shape, 1.0, tl.float32)
-    if FORM > 0:
+    if HEAD:
         rise *= factor
         if cap > 0.0:
-            share = logit / cap
+            share = logit * (1.0 / cap)
             rise *= 1.0 - share * share
     return rise
 

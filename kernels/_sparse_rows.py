@@ -26,10 +26,12 @@ from kdgraph.kernels._heads import logits, slope
 
 MOST = 256  # classes that may be listed
 NEG = tl.constexpr(float("-inf"))
+# What is built ahead of time is what runs: no number is compiled in because it happens to be 1.
+PLAIN_NUMBERS = ["V", "L", "k", "s0", "s1", "sc", "step", "bucket"]
 
 
 @triton.jit
-def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, FORM, MOST, BLOCK):
+def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLOCK):
     """R of one row times its temperature, in float64; VP elements may be read, V are classes."""
     lanes = tl.arange(0, MOST)
     ids = tl.load(IDS + lanes, mask=lanes < k, other=V)
@@ -40,7 +42,7 @@ def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, FORM, MOST, BLOCK):
     for i in range(0, V, BLOCK):
         c = i + tl.arange(0, BLOCK)
         z = tl.load(Z + c.to(tl.int64) * sc, mask=c < VP, other=0.0)
-        z = logits(z, BIAS, c, c < V, factor, cap, FORM)
+        z = logits(z, BIAS, c, c < VP, c < V, factor, cap, HEAD)
         last = tl.sum((ids < i + BLOCK).to(tl.int32), 0)
         for j in range(first, tl.minimum(last, k)):
             z = tl.where(c == tl.load(IDS + j), NEG, z)
@@ -56,13 +58,13 @@ def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, FORM, MOST, BLOCK):
 
 
 @triton.jit
-def listed(Z, sc, IDS, LOG_P, k, V, BIAS, factor, cap, FORM, MOST):
+def listed(Z, sc, IDS, LOG_P, k, V, BIAS, factor, cap, HEAD, MOST):
     """Of one row: the ids, which of them count, the logits there as they came, and ``log P``."""
     lanes = tl.arange(0, MOST)
     ids = tl.load(IDS + lanes, mask=lanes < k, other=V)
     here = ids < V
     z = tl.load(Z + ids.to(tl.int64) * sc, mask=here, other=0.0)
-    z = logits(z, BIAS, ids, here, factor, cap, FORM)
+    z = logits(z, BIAS, ids, here, here, factor, cap, HEAD)
     return ids, here, z, tl.load(LOG_P + lanes, mask=lanes < k, other=NEG)
 
 
@@ -96,7 +98,7 @@ def _apart(log_p, log_q):
 
 
 @triton.jit
-def spread(Z, sc, G, V, VP, tau, rest, up, BIAS, factor, cap, FORM, OVER, BLOCK):
+def spread(Z, sc, G, V, VP, tau, rest, up, BIAS, factor, cap, HEAD, OVER, BLOCK):
     """Writes ``up exp(z / tau - R)``, by the product, to all of one row.
 
     With ``OVER`` G lies over the first half of Z, or all of it: what a block writes lies before
@@ -108,11 +110,11 @@ def spread(Z, sc, G, V, VP, tau, rest, up, BIAS, factor, cap, FORM, OVER, BLOCK)
     for i in range(0, V, BLOCK):
         c = i + tl.arange(0, BLOCK)
         z = tl.load(Z + c.to(tl.int64) * sc, mask=c < VP, other=0.0)
-        z = logits(z, BIAS, c, c < V, factor, cap, FORM)
-        g = up * tl.exp2((z - shift) * a) * slope(z, factor, cap, FORM)
+        z = logits(z, BIAS, c, c < VP, c < V, factor, cap, HEAD)
+        g = up * tl.exp2((z - shift) * a) * slope(z, factor, cap, HEAD)
         if OVER:
             tl.debug_barrier()
-        tl.store(G + c, tl.where(z == NEG, 0.0, g).to(G.dtype.element_ty), mask=c < VP)
+        tl.store(G + c, tl.where(c < V, g, 0.0).to(G.dtype.element_ty), mask=c < VP)
 
 
 @triton.jit
@@ -123,35 +125,37 @@ def zeros(G, V, VP, BLOCK):
         tl.store(G + c, tl.zeros((BLOCK,), G.dtype.element_ty), mask=c < VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN_NUMBERS)
 def sparse_rows(
     Z, IDS, LOG_P, TAU, LOSS, REST, V, L, k, s0, s1, sc, step, bucket,
     ALIGN: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The divergence of each row, and its R."""
     row = tl.program_id(0).to(tl.int64)
-    Z += (row // L) * (s0 * ALIGN) + (row % L) * (s1 * ALIGN)
+    Z += (row // L) * s0 * ALIGN + (row % L) * s1 * ALIGN
     V *= ALIGN
+    columns = 1 if ALIGN > 1 else sc
     IDS += row * k
     LOG_P += row * (k + 1)
     tau = tl.load(TAU + row * step)
     each = tl.where(bucket != 0, 1.0, tau)
-    rest = rest_of(Z, sc, IDS, k, V, V, each, Z, 1.0, 0.0, 0, MOST, BLOCK)
-    _, _, z, log_p = listed(Z, sc, IDS, LOG_P, k, V, Z, 1.0, 0.0, 0, MOST)
+    rest = rest_of(Z, columns, IDS, k, V, V, each, Z, 1.0, 0.0, False, MOST, BLOCK)
+    _, _, z, log_p = listed(Z, columns, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
     loss, _, _ = compared(z, log_p, tl.load(LOG_P + k), rest, tau)
     tl.store(LOSS + row, loss.to(tl.float32))
     tl.store(REST + row, rest)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN_NUMBERS)
 def sparse_gradient(
     Z, IDS, LOG_P, TAU, REST, GRAD, G, V, L, k, s0, s1, sc, step, bucket,
     ALIGN: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of each row, G [B, L, V] contiguous; 0 where that of the value is 0."""
     row = tl.program_id(0).to(tl.int64)
-    Z += (row // L) * (s0 * ALIGN) + (row % L) * (s1 * ALIGN)
+    Z += (row // L) * s0 * ALIGN + (row % L) * s1 * ALIGN
     V *= ALIGN
+    columns = 1 if ALIGN > 1 else sc
     G += row * V
     grad = tl.load(GRAD + row)
     if grad == 0.0:
@@ -162,25 +166,40 @@ def sparse_gradient(
         tau = tl.load(TAU + row * step)
         each = tl.where(bucket != 0, 1.0, tau)
         rest = tl.load(REST + row)
-        ids, here, z, log_p = listed(Z, sc, IDS, LOG_P, k, V, Z, 1.0, 0.0, 0, MOST)
+        ids, here, z, log_p = listed(Z, columns, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
         _, rise, rise_rest = compared(z, log_p, tl.load(LOG_P + k), rest, tau)
         up = grad / tau
         spread(
-            Z, sc, G, V, V, each, rest, up * rise_rest.to(tl.float32), Z, 1.0, 0.0, 0, False, BLOCK
+            Z,
+            sc,
+            G,
+            V,
+            V,
+            each,
+            rest,
+            up * rise_rest.to(tl.float32),
+            Z,
+            1.0,
+            0.0,
+            False,
+            False,
+            BLOCK,
         )
         tl.debug_barrier()  # the listed classes were written to, by other threads
         tl.store(G + ids, (up * rise.to(tl.float32)).to(G.dtype.element_ty), mask=here)
 
 
+BLOCK, NUM_WARPS = 2048, 4
+
+
 class Build(NamedTuple):
-    """What of a program is fixed when it is compiled, beside the number of listed classes."""
+    """What is compiled of each of the two programs."""
 
     dtype: torch.dtype
     align: int
-    """Elements of 16 bytes, where all rows start at and have a multiple of them; else 1."""
+    """Elements of 16 bytes where rows start at and have a multiple of them; 1: any strides."""
 
 
-BLOCK, NUM_WARPS = 2048, 4
 BUILDS = tuple(
     Build(dtype, align)
     for dtype in (torch.float32, torch.float16, torch.bfloat16)
@@ -240,7 +259,7 @@ def launch_gradient(
 def _numbers(z: Tensor, ids: Tensor, tau: Tensor, bucket: bool) -> tuple[int, tuple[int, ...]]:
     (_, length, classes), (s0, s1, sc) = z.shape, z.stride()
     align = 16 // z.element_size()
-    if z.data_ptr() % 16 or any(n % align for n in (classes, s0, s1)):
+    if sc != 1 or z.data_ptr() % 16 or any(n % align for n in (classes, s0, s1)):
         align = 1
     numbers = (
         classes // align,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdgraph.kernels.base import Kernel, interpreted, register_kernel
 from kdgraph.losses._math import divergence
-from kdgraph.losses._sparse import NOTHING, logsumexp, others_of, student_side, teacher_side
+from kdgraph.losses._sparse import NOTHING, others_of, student_side, teacher_side
 from kdgraph.losses.base import Loss, per_sample
 from kdgraph.losses.sparse_soft_target import SparseSoftTarget
 from kdgraph.spec.shapes import Shape
@@ -83,20 +83,25 @@ def _rows(
 ) -> tuple[Tensor, Tensor]:
     if interpreted():
         return _rows_launched(student, log_p, ids, tau, bucket)
-    others, log_q = _reference(student, log_p, ids, tau, bucket)
-    return divergence(log_p.float(), log_q).sum(-1), logsumexp(others).squeeze(-1).double()
+    rows, _ = compared_plainly(student.float().flatten(0, 1), log_p, ids, tau, bucket)
+    return rows, log_p.new_zeros(len(log_p))
 
 
-def _reference(
-    student: Tensor, log_p: Tensor, ids: Tensor, tau: Tensor, bucket: bool
+def compared_plainly(
+    z: Tensor, log_p: Tensor, ids: Tensor, tau: Tensor, bucket: bool
 ) -> tuple[Tensor, Tensor]:
-    """By the reference: logits of the classes not listed as R has them, and ``log Q``."""
-    z = student.float().flatten(0, 1)
-    own = log_p[:, :-1].float().where(ids < z.shape[-1], NOTHING)
-    at = ids.clamp(max=z.shape[-1] - 1).long()
-    others = others_of(z, own, at)
+    """By the reference's formulas: the values [N], and tau times their gradient [N, V]."""
+    own = log_p[:, :-1].float().where(ids < z.shape[1], NOTHING)
+    at = ids.clamp(max=z.shape[1] - 1).long()
     log_q = student_side(z, own, at, tau, "bucket" if bucket else "zero")
-    return others if bucket else others / tau.unsqueeze(-1), log_q
+    rise = log_q.exp() - log_p.exp().float()
+    others = others_of(z, own, at)
+    others = others if bucket else others / tau.unsqueeze(1)
+    some = (others != NOTHING).any(1, keepdim=True)
+    spread = others.where(some, 0).softmax(1) * rise[:, -1:]
+    # one class more, where ids that list nothing go
+    wider = torch.cat([spread, spread[:, :1]], 1).scatter(1, ids.long(), rise[:, :-1])
+    return divergence(log_p.float(), log_q).sum(1), wider[:, :-1]
 
 
 def _rows_launched(
@@ -130,13 +135,8 @@ def _gradient(
 ) -> Tensor:
     if interpreted():
         return _gradient_launched(student, log_p, ids, tau, rest, grad, bucket)
-    others, log_q = _reference(student, log_p, ids, tau, bucket)
-    rise = (log_q.exp() - log_p.exp().float()) * (grad / tau).unsqueeze(-1)
-    some = (others != NOTHING).any(-1, keepdim=True)
-    spread = others.where(some, 0).softmax(-1) * rise[:, -1:]
-    # one class more, where ids that list nothing go
-    wider = torch.cat([spread, spread[:, :1]], -1).scatter(-1, ids.long(), rise[:, :-1])
-    out = wider[:, :-1].where((grad != 0).unsqueeze(-1), 0)
+    _, rise = compared_plainly(student.float().flatten(0, 1), log_p, ids, tau, bucket)
+    out = (rise * (grad / tau).unsqueeze(1)).where((grad != 0).unsqueeze(1), 0)
     return out.to(student.dtype).reshape(student.shape)
 
 
