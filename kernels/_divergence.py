@@ -124,10 +124,16 @@ def merge(m1, z1, m2, z2, c, a, om1, oz1, om2, oz2, oc, oa, r1, r2, SAME: tl.con
 
 
 @triton.jit
+def log_of(z):
+    """log2 of a sum of weights up to 1; nan where a nan hid among the logits."""
+    return tl.where(z < 1e38, tl.log2(z), float("nan"))
+
+
+@triton.jit
 def finished(z1, z2, c, a):
     """log2 of the sums, and c, KL for ``log_ratio``, and KL; the two differ where c is inf."""
-    l1 = tl.log2(z1)
-    l2 = tl.log2(z2)
+    l1 = log_of(z1)
+    l2 = log_of(z2)
     between = (l2 - l1) * LN2
     mean = a / z1
     near = (tl.abs(between + c) < 0.4) & (mean < 0.5)
@@ -255,16 +261,16 @@ def terms(p, q, d, weights, f_of, phi_of, KIND: tl.constexpr):
 
 
 @triton.jit
-def mean_of(plus, minus, KIND: tl.constexpr):
+def mean_of(plus, minus, l1, l2, KIND: tl.constexpr):
     """What ``rise`` takes, from the sums of ``terms``.
 
     For the variation that is ``sum q sign(d) / 2``, told by the smaller of the two shares and, in
     its sign, by which it is: where one class has nearly all, the other share is what is left of
-    phi less its mean, and no rounding of 1 may reach it.
+    phi less its mean, and no rounding of 1 may reach it. Nan where a sum of the row is.
     """
     if KIND == TOTAL_VARIATION:
-        plus = tl.where(plus <= minus, plus, -minus)
-    return plus
+        plus = tl.where(plus == minus, 0.5, tl.where(plus < minus, plus, -minus))
+    return tl.where(l1 + l2 == l1 + l2, plus, float("nan"))
 
 
 @triton.jit

@@ -60,7 +60,9 @@ def softmax_rows(
         Values and cross-entropies in float32, and the numbers for ``softmax_rows_backward``.
     """
     if interpreted():
-        return _forward(student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index)
+        given = (student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index)
+        values, labelled, stats = _forward(*given)
+        return values, labelled, stats
     log_p, log_q = _log_softmaxes(student, teacher, tau, tau_teacher)
     values = _terms(kind, log_p, log_q, share).sum(2)
     labelled = values.new_empty((0, 0))
@@ -86,10 +88,10 @@ def _forward(
     share: float,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from kdgraph.kernels import _softmax_rows
+    from kdgraph.kernels import _rows_launch
 
-    return _softmax_rows.forward(
-        _softmax_rows.problem(
+    return _rows_launch.forward(
+        _rows_launch.problem(
             student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index
         )
     )
@@ -147,19 +149,20 @@ def softmax_rows_backward(
     """
     given = (student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index)
     if interpreted():
-        return _backward(grad, grad_labelled, stats, *given)
+        out: Tensor = _backward(grad, grad_labelled, stats, *given)
+        return out
     log_p, log_q = _log_softmaxes(student, teacher, tau, tau_teacher)
     pull = _pull(kind, log_p, log_q, share)
-    out = (pull - log_q.exp() * pull.sum(2, keepdim=True)) / _over_classes(tau, grad)
-    out = (out * grad.unsqueeze(2)).where((grad != 0).unsqueeze(2), 0)
+    rise = (pull - log_q.exp() * pull.sum(2, keepdim=True)) / _over_classes(tau, grad)
+    rise = (rise * grad.unsqueeze(2)).where((grad != 0).unsqueeze(2), 0)
     if label is not None:
         own = grad_labelled.where(label != ignore_index, 0).unsqueeze(2)
         known = label.where(label != ignore_index, 0).unsqueeze(2)
         excess = student.float().softmax(2).scatter_add(2, known, -torch.ones_like(own))
-        out = out + (excess * own).where(own != 0, 0)
+        rise = rise + (excess * own).where(own != 0, 0)
     if keep is not None:
-        out = out.where(keep.unsqueeze(2), 0)
-    return torch.empty_like(student).copy_(out)
+        rise = rise.where(keep.unsqueeze(2), 0)
+    return torch.empty_like(student).copy_(rise)
 
 
 @softmax_rows_backward.register_kernel("cuda")
@@ -177,13 +180,13 @@ def _backward(
     share: float,
     ignore_index: int,
 ) -> Tensor:
-    from kdgraph.kernels import _softmax_rows
+    from kdgraph.kernels import _rows_launch
 
-    problem = _softmax_rows.problem(
+    problem = _rows_launch.problem(
         student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index
     )
     grads = (grad.contiguous(), grad_labelled.contiguous())
-    return _softmax_rows.backward(problem, stats, *grads)
+    return _rows_launch.backward(problem, stats, *grads)
 
 
 @softmax_rows_backward.register_fake
