@@ -1,8 +1,8 @@
 """The gap between two Gram matrices as operators: one node of a graph each, on any device.
 
-They keep what the backward reads of the Gram matrices, [2, B, M, M] or [3, B, K, K] on the smaller
-side, because making it anew costs as much as the backward itself. On the CPU, outside Triton's
-interpreter, they are the reference loss and keep nothing.
+They keep what the backward reads of the Gram matrices, two or three of them on the smaller side,
+because making them anew costs as much as the backward itself; no features are kept but the inputs.
+On the CPU, outside Triton's interpreter, they are the reference loss and keep nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ def _reference(x: Tensor) -> bool:
     return x.device.type == "cpu" and not interpreted()
 
 
+def _delta(student: Tensor, teacher: Tensor) -> bool:
+    """Whether the difference of Gram matrices is made of the difference of the features."""
+    full = student.dtype == teacher.dtype == torch.float32
+    return full and student.shape[2] == teacher.shape[2]
+
+
 def _kept(x: Tensor, number: int, size: int, lines: int) -> tuple[Tensor, Tensor]:
     """What an operator keeps of x [B, M, K], empty in shape where it is the reference."""
     B, M = (0, 0) if _reference(x) else x.shape[:2]
@@ -57,13 +63,13 @@ def gap_within(student: Tensor, teacher: Tensor, cosine: bool) -> tuple[Tensor, 
         value = gram_gap(s, t)
     else:
         value = (unit(s @ s.mT, 2) - unit(t @ t.mT, 2)).square().sum((1, 2))
-    return value, *_kept(student, 2, student.shape[1], 6)
+    return value, *_kept(student, 3 if _delta(student, teacher) else 2, student.shape[1], 6)
 
 
 def _within(student: Tensor, teacher: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
     from kdgraph.kernels._within import gaps, grams
 
-    gram = grams(student, teacher)
+    gram = grams(student, teacher, _delta(student, teacher))
     value, stats = gaps(gram, cosine)
     return value, gram, stats
 
@@ -74,7 +80,7 @@ gap_within.register_kernel("cuda")(_within)
 @gap_within.register_fake
 def _(student: Tensor, teacher: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
     value = student.new_empty(student.shape[0], dtype=torch.float32)
-    return value, *_kept(student, 2, student.shape[1], 6)
+    return value, *_kept(student, 3 if _delta(student, teacher) else 2, student.shape[1], 6)
 
 
 @torch.library.custom_op("kdgraph::gram_gap_backward", mutates_args=())

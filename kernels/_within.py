@@ -1,12 +1,13 @@
 """Gaps between Gram matrices of the rows themselves, [M, M]: ICKD's, and those of cosines.
 
-``within`` makes ``G_t`` and ``G_s - G_t``, the second without cancellation in float32:
-``(s - t) s^T + t (s - t)^T``. Products of half precision are exact in float32; there both loops
-run over one accumulator, negated in between. Only the lower triangle is computed; the other is
-its mirror image. ``rows`` has the loss and what the gradient needs of each row, ``weights`` the
-symmetric matrix ``dG + dG^T``, ``product`` multiplies the features by it. A library's product
-would do for that last step too, but it rounds the gradient of float16 before it is scaled, has
-plain float32 or plain tf32 and nothing between, and copies features that do not lie as it likes.
+``within`` makes ``G_t`` and ``G_s`` and, for float32 features of the same K, also their difference
+as ``(s - t) s^T + t (s - t)^T``, where nothing cancels. Of half precision the products are exact
+in float32, and the difference is taken afterwards: formed operands would be rounded to 8 or 11
+bits. Only the lower triangle is computed; the other is its mirror image. ``rows`` has the loss and
+what the gradient needs of each row, ``weights`` the symmetric matrix ``dG + dG^T``, ``product``
+multiplies the features by it. A library's product would do for that last step too, but it rounds
+the gradient of float16 before it is scaled, has plain float32 or plain tf32 and nothing between,
+and copies features that do not lie as it likes.
 """
 
 import torch
@@ -55,7 +56,7 @@ def within(
     plane, DELTA: tl.constexpr, ACROSS_S: tl.constexpr, ACROSS_T: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ``G_t`` and of ``G_s - G_t``, over a part of the sum; and its mirror image."""
+    """A tile of ``G_t``, ``G_s`` and, with ``DELTA``, their difference; and its mirror image."""
     pid = tl.program_id(0)
     part = (pid // tiles) % parts
     b = (pid // tiles // parts).to(tl.int64)
@@ -65,10 +66,11 @@ def within(
     T += b * (batch_t * ALIGN)
     size = M * ALIGN if ACROSS_S else M
     # a side that does not lie like the other is aligned to nothing
-    OUT += (part * 2).to(tl.int64) * plane + b * size * size
+    OUT += (part * (3 if DELTA else 2)).to(tl.int64) * plane + b * size * size
 
-    gram = tl.zeros((BM, BM), tl.float32)
     if DELTA:
+        of_s = tl.zeros((BM, BM), tl.float32)
+        of_t = tl.zeros((BM, BM), tl.float32)
         gap = tl.zeros((BM, BM), tl.float32)
         for start in range(part * length, (part + 1) * length, BK):
             k = start + tl.arange(0, BK)
@@ -76,46 +78,64 @@ def within(
             t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
             s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
             t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
-            gram = dot(t, t_j, gram, PRECISION)
+            of_t = dot(t, t_j, of_t, PRECISION)
+            of_s = dot(s, s_j, of_s, PRECISION)
             gap = dot(s - t, s_j, gap, PRECISION)
             gap = dot(t, s_j - t_j, gap, PRECISION)
+        _both(OUT, of_t, i, j, size, row != col)
+        _both(OUT + plane, of_s, i, j, size, row != col)
+        _both(OUT + 2 * plane, gap, i, j, size, row != col)
     else:
+        gram = tl.zeros((BM, BM), tl.float32)
         for start in range(part * length, (part + 1) * length, BK):
             k = start + tl.arange(0, BK)
             t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
             t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
             gram = dot(t, t_j, gram, PRECISION)
-        gap = -gram
+        _both(OUT, gram, i, j, size, row != col)
+        gram = tl.zeros((BM, BM), tl.float32)
         for start in range(part * length, (part + 1) * length, BK):
             k = start + tl.arange(0, BK)
             s = load(S, i[:, None], k[None, :], M, K_S, step_s, ACROSS_S, ALIGN)
             s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
-            gap = dot(s, s_j, gap, PRECISION)
-    put(OUT, gram, i, j, size)
-    put(OUT + plane, gap, i, j, size)
-    if row != col:
-        put(OUT, tl.trans(gram), j, i, size)
-        put(OUT + plane, tl.trans(gap), j, i, size)
+            gram = dot(s, s_j, gram, PRECISION)
+        _both(OUT + plane, gram, i, j, size, row != col)
 
 
 @triton.jit
-def _cosine_gap(g, d, i, j, e, near, i2, j2, e2, near2):
+def _both(OUT, tile, i, j, size, mirrored):
+    put(OUT, tile, i, j, size)
+    if mirrored:
+        put(OUT, tl.trans(tile), j, i, size)
+
+
+@triton.jit
+def _read(G, plane, at, mask, DELTA: tl.constexpr):
+    """Some of ``G_s``, of ``G_t``, and of their difference."""
+    t = tl.load(G + at, mask=mask, other=0.0)
+    s = tl.load(G + plane + at, mask=mask, other=0.0)
+    if DELTA:
+        return s, t, tl.load(G + 2 * plane + at, mask=mask, other=0.0)
+    return s, t, s - t
+
+
+@triton.jit
+def _cosine_gap(s, t, gap, i, j, e, near, i2, j2, e2, near2):
     """The difference of two cosines, of a row with another, from the Gram matrices."""
-    close = d * i * i2 - g * (i * e2 + j2 * e)
-    return tl.where((near > 0) & (near2 > 0), close, (g + d) * i * i2 - g * j * j2)
+    close = gap * i * i2 - t * (i * e2 + j2 * e)
+    return tl.where((near > 0) & (near2 > 0), close, s * i * i2 - t * j * j2)
 
 
 @triton.jit
-def _of_diagonal(G, plane, m, size):
-    g = tl.load(G + m * (size + 1), mask=m < size, other=0.0)
-    d = tl.load(G + plane + m * (size + 1), mask=m < size, other=0.0)
-    return inverse(g + d, g, d)
+def _of_diagonal(G, plane, m, size, DELTA: tl.constexpr):
+    s, t, gap = _read(G, plane, m * (size + 1), m < size, DELTA)
+    return inverse(s, t, gap)
 
 
 @triton.jit
 def rows(
-    G, STATS, VALUES, M, blocks, plane, lines, COSINE: tl.constexpr, BR: tl.constexpr,
-    BC: tl.constexpr,
+    G, STATS, VALUES, M, blocks, plane, lines, COSINE: tl.constexpr,
+    DELTA: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """``sum_j (H_s - H_t)**2`` for each row of H, and what the gradient needs of a row.
 
@@ -128,7 +148,7 @@ def rows(
     G += b * M * M
     at = m[:, None] * M
     if COSINE:
-        i, j, e, near = _of_diagonal(G, plane, m, M)
+        i, j, e, near = _of_diagonal(G, plane, m, M, DELTA)
     else:
         square_s = tl.zeros((BR,), tl.float32)
         square_t = tl.zeros((BR,), tl.float32)
@@ -136,11 +156,10 @@ def rows(
         for start in range(0, M, BC):
             n = start + tl.arange(0, BC)
             mask = (m < M)[:, None] & (n < M)[None, :]
-            g = tl.load(G + at + n[None, :], mask=mask, other=0.0)
-            d = tl.load(G + plane + at + n[None, :], mask=mask, other=0.0)
-            square_s += tl.sum((g + d) * (g + d), 1)
-            square_t += tl.sum(g * g, 1)
-            more += tl.sum(d * (g + g + d), 1)
+            s, t, gap = _read(G, plane, at + n[None, :], mask, DELTA)
+            square_s += tl.sum(s * s, 1)
+            square_t += tl.sum(t * t, 1)
+            more += tl.sum(gap * (s + t), 1)
         i, j, e, near = inverse(square_s, square_t, more)
 
     value = tl.zeros((BR,), tl.float32)
@@ -149,16 +168,15 @@ def rows(
     for start in range(0, M, BC):
         n = start + tl.arange(0, BC)
         mask = (m < M)[:, None] & (n < M)[None, :]
-        g = tl.load(G + at + n[None, :], mask=mask, other=0.0)
-        d = tl.load(G + plane + at + n[None, :], mask=mask, other=0.0)
+        s, t, gap = _read(G, plane, at + n[None, :], mask, DELTA)
         if COSINE:
-            i2, j2, e2, near2 = _of_diagonal(G, plane, n, M)
-            gap = _cosine_gap(g, d, i[:, None], j[:, None], e[:, None], near[:, None],
+            i2, j2, e2, near2 = _of_diagonal(G, plane, n, M, DELTA)
+            gap = _cosine_gap(s, t, gap, i[:, None], j[:, None], e[:, None], near[:, None],
                               i2[None, :], j2[None, :], e2[None, :], near2[None, :])  # fmt: skip
-            along_s += tl.sum(gap * (g + d) * i[:, None] * i2[None, :], 1)
-            along_t += tl.sum(gap * g * j[:, None] * j2[None, :], 1)
+            along_s += tl.sum(gap * s * i[:, None] * i2[None, :], 1)
+            along_t += tl.sum(gap * t * j[:, None] * j2[None, :], 1)
         else:
-            gap = apart(g + d, g, d, i[:, None], e[:, None], near[:, None])
+            gap = apart(s, t, gap, i[:, None], e[:, None], near[:, None])
         value += tl.sum(gap * gap, 1)
     if not COSINE:
         along_s = value * tl.where(j > 0, 0.5, 1.0)
@@ -175,22 +193,23 @@ def rows(
 
 
 @triton.jit
-def _slope(g, d, i, j, e, near, along, TEACHER: tl.constexpr):
+def _slope(s, t, gap, i, j, e, near, along, TEACHER: tl.constexpr):
     """Half the gradient with respect to a row of G, which is divided by its length."""
-    gap = apart(g + d, g, d, i, e, near)
+    gap = apart(s, t, gap, i, e, near)
     if TEACHER:
-        return (g * j * along - gap) * j
-    return (gap - (g + d) * i * along) * i
+        return (t * j * along - gap) * j
+    return (gap - s * i * along) * i
 
 
 @triton.jit
 def weights(
     G, STATS, GRAD, W, M, rows_of_tiles, tiles_of_row, plane, lines, COSINE: tl.constexpr,
-    TEACHER: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    DELTA: tl.constexpr, TEACHER: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """``dG + dG^T``, by which the features are multiplied; G is symmetric, so that it needs no
-    second tile: what stands there differs by the numbers of its row alone.
-    """  # noqa: D205
+    """``dG + dG^T``, by which the features are multiplied.
+
+    G is symmetric: across its diagonal only the numbers of the row are others.
+    """
     pid = tl.program_id(0)
     tile = pid % (rows_of_tiles * tiles_of_row)
     b = (pid // (rows_of_tiles * tiles_of_row)).to(tl.int64)
@@ -199,8 +218,7 @@ def weights(
         n = (tile % tiles_of_row) * BC + tl.arange(0, BC)
         mask = (m < M)[:, None] & (n < M)[None, :]
         at = b * M * M + m[:, None] * M + n[None, :]
-        g = tl.load(G + at, mask=mask, other=0.0)
-        d = tl.load(G + plane + at, mask=mask, other=0.0)
+        s, t, gap = _read(G, plane, at, mask, DELTA)
         STATS += b * M
         A, B = STATS + m[:, None], STATS + n[None, :]
         a, c = (m < M)[:, None], (n < M)[None, :]
@@ -214,14 +232,14 @@ def weights(
         if COSINE:
             own = j if TEACHER else i
             other = j2 if TEACHER else i2
-            gap = _cosine_gap(g, d, i, j, e, near, i2, j2, e2, near2)
+            gap = _cosine_gap(s, t, gap, i, j, e, near, i2, j2, e2, near2)
             w = gap * own * other
             w = tl.where(m[:, None] == n[None, :], w - own * own * along, w)
             w = w * (-4.0 if TEACHER else 4.0)
         else:
             along2 = tl.load(B + which * lines, mask=c, other=0.0)
-            w = _slope(g, d, i, j, e, near, along, TEACHER)
-            w = 2.0 * (w + _slope(g, d, i2, j2, e2, near2, along2, TEACHER))
+            w = _slope(s, t, gap, i, j, e, near, along, TEACHER)
+            w = 2.0 * (w + _slope(s, t, gap, i2, j2, e2, near2, along2, TEACHER))
         tl.store(W + at, w.to(W.dtype.element_ty), mask=mask)
 
 
@@ -254,12 +272,11 @@ def product(
     store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS_O, ALIGN)
 
 
-def grams(student: Tensor, teacher: Tensor) -> Tensor:
-    """``G_t`` and ``G_s - G_t`` of [B, M, K], as float32 [2, B, M, M]; K may differ."""
+def grams(student: Tensor, teacher: Tensor, delta: bool) -> Tensor:
+    """``G_t``, ``G_s`` and, with ``delta``, their difference: float32 [2 or 3, B, M, M]."""
     s, t = laid(student), laid(teacher)
     B, M, K_s = student.shape
     K_t = teacher.shape[2]
-    full = student.dtype == teacher.dtype == torch.float32
     key = "float32" if torch.float32 in (student.dtype, teacher.dtype) else "half"
     key += "_small" if key == "half" and M <= 64 else ""
     chosen = config(WITHIN, key, student)
@@ -268,13 +285,13 @@ def grams(student: Tensor, teacher: Tensor) -> Tensor:
     step = chosen.tiles["BK"]
     parts, length = split(B * tiles, max(K_s, K_t), step)
     align = alignment(s, t)
-    out = student.new_empty(parts, 2, B, M, M, dtype=torch.float32)
+    out = student.new_empty(parts, 3 if delta else 2, B, M, M, dtype=torch.float32)
     launch(
         within, B * tiles * parts, chosen, student,
         s.x, t.x, out, s.batch // align, t.batch // align, s.step // align, t.step // align,
         M // align if s.across else M, K_s if s.across else K_s // align,
         K_t if t.across else K_t // align, tiles, parts, length, B * M * M,
-        DELTA=full and K_s == K_t, ACROSS_S=s.across, ACROSS_T=t.across, ALIGN=align,
+        DELTA=delta, ACROSS_S=s.across, ACROSS_T=t.across, ALIGN=align,
         PRECISION="tf32x3",
     )  # fmt: skip
     return out[0] if parts == 1 else out.sum(0)
@@ -282,12 +299,12 @@ def grams(student: Tensor, teacher: Tensor) -> Tensor:
 
 def gaps(gram: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
     """The loss of each sample [B], and numbers [6, B, M] for ``gradient``, from ``grams``."""
-    _, B, M, _ = gram.shape
+    planes, B, M, _ = gram.shape
     stats, values = gram.new_empty(6, B, M), gram.new_empty(B, M)
     blocks = triton.cdiv(M, ROWS.tiles["BR"])
     launch(
         rows, B * blocks, ROWS, gram, gram, stats, values, M, blocks, B * M * M, B * M,
-        COSINE=cosine,
+        COSINE=cosine, DELTA=planes == 3,
     )  # fmt: skip
     return values.sum(1), stats
 
@@ -302,7 +319,7 @@ def gradient(
     tall, wide = triton.cdiv(M, WEIGHTS.tiles["BR"]), triton.cdiv(M, WEIGHTS.tiles["BC"])
     launch(
         weights, B * tall * wide, WEIGHTS, gram, gram, stats, grad, w, M, tall, wide, B * M * M,
-        B * M, COSINE=cosine, TEACHER=teacher,
+        B * M, COSINE=cosine, DELTA=len(gram) == 3, TEACHER=teacher,
     )  # fmt: skip
     out = torch.empty_like(x)
     side, made = laid(x), laid(out)
