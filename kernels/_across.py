@@ -19,9 +19,9 @@ from torch import Tensor
 from kdgraph.kernels._gram import (
     Config,
     alignment,
-    apart,
     config,
     corner,
+    directions,
     dot,
     inverse,
     laid,
@@ -103,19 +103,21 @@ def across(
     du = tl.zeros((BT, BT), tl.float32)
     ud = tl.zeros((BT, BT), tl.float32)
     uu = tl.zeros((BT, BT), tl.float32)
+    EXACT: tl.constexpr = tl.float32 == OPERAND
     for start in range(part * length, (part + 1) * length, BM):
         m = start + tl.arange(0, BM)
         i = tl.load(STATS + m, mask=m < size, other=0.0)
+        j = tl.load(STATS + lines + m, mask=m < size, other=0.0)
         e = tl.load(STATS + 2 * lines + m, mask=m < size, other=0.0)
         near = tl.load(STATS + 3 * lines + m, mask=m < size, other=0.0)
-        s = load(S, m[None, :], p[:, None], M, K, step_s, ACROSS_S, ALIGN).to(tl.float32)
-        t = load(T, m[None, :], p[:, None], M, K, step_t, ACROSS_T, ALIGN).to(tl.float32)
-        d_p = apart(s, t, s - t, i[None, :], e[None, :], near[None, :]).to(OPERAND)
-        u_p = (s * i[None, :]).to(OPERAND)
-        s = load(S, m[:, None], q[None, :], M, K, step_s, ACROSS_S, ALIGN).to(tl.float32)
-        t = load(T, m[:, None], q[None, :], M, K, step_t, ACROSS_T, ALIGN).to(tl.float32)
-        d_q = apart(s, t, s - t, i[:, None], e[:, None], near[:, None]).to(OPERAND)
-        u_q = (s * i[:, None]).to(OPERAND)
+        s = load(S, m[None, :], p[:, None], M, K, step_s, ACROSS_S, ALIGN)
+        t = load(T, m[None, :], p[:, None], M, K, step_t, ACROSS_T, ALIGN)
+        u_p, d_p = directions(s, t, i[None, :], j[None, :], e[None, :], near[None, :], EXACT)
+        u_p, d_p = u_p.to(OPERAND), d_p.to(OPERAND)
+        s = load(S, m[:, None], q[None, :], M, K, step_s, ACROSS_S, ALIGN)
+        t = load(T, m[:, None], q[None, :], M, K, step_t, ACROSS_T, ALIGN)
+        u_q, d_q = directions(s, t, i[:, None], j[:, None], e[:, None], near[:, None], EXACT)
+        u_q, d_q = u_q.to(OPERAND), d_q.to(OPERAND)
         dd = dot(d_p, d_q, dd, PRECISION)
         du = dot(d_p, u_q, du, PRECISION)
         ud = dot(u_p, d_q, ud, PRECISION)
@@ -180,6 +182,7 @@ def back(
     grad = tl.load(GRAD + b)
     acc = tl.zeros((BM, BN), tl.float32)
     along = tl.zeros((BM,), tl.float32)
+    EXACT: tl.constexpr = FIRST.dtype.element_ty == tl.float32
     if grad != 0:
         STATS += b * size
         i = tl.load(STATS + m, mask=m < size, other=0.0)[:, None]
@@ -188,15 +191,16 @@ def back(
         near = tl.load(STATS + 3 * lines + m, mask=m < size, other=0.0)[:, None]
         for start in range(0, width, BK):
             k = start + tl.arange(0, BK)
-            s = load(S, m[:, None], k[None, :], M, K, step_s, ACROSS_S, ALIGN).to(tl.float32)
-            t = load(T, m[:, None], k[None, :], M, K, step_t, ACROSS_T, ALIGN).to(tl.float32)
+            s = load(S, m[:, None], k[None, :], M, K, step_s, ACROSS_S, ALIGN)
+            t = load(T, m[:, None], k[None, :], M, K, step_t, ACROSS_T, ALIGN)
             mask = (k < width)[:, None] & (n < width)[None, :]
             at = k[:, None] * width + n[None, :]
             first = tl.load(FIRST + at, mask=mask, other=0.0)
             second = tl.load(SECOND + at, mask=mask, other=0.0)
-            w = t * j if TEACHER else s * i
+            w, d = directions(s, t, i, j, e, near, EXACT)
+            if TEACHER:
+                w = t.to(tl.float32) * j
             acc = dot(w.to(first.dtype), first, acc, PRECISION)
-            d = apart(s, t, s - t, i, e, near)
             acc = dot(d.to(first.dtype), second, acc, PRECISION)
         acc = acc * grad
         if TEACHER:

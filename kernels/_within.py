@@ -37,7 +37,7 @@ from kdgraph.kernels._gram import (
 WITHIN = {
     "half": Config({"BM": 128, "BK": 64}, 8, 3),
     "half_small": Config({"BM": 64, "BK": 64}, 4, 3),
-    "float32": Config({"BM": 64, "BK": 32}, 8, 2),
+    "float32": Config({"BM": 64, "BK": 16}, 8, 3),
     "float32_80": Config({"BM": 32, "BK": 16}, 4, 2),
 }
 PRODUCT = {
