@@ -41,12 +41,12 @@ WIDTHS = {
 }
 SWEEP = (1, 4096, 8)
 SWEEP_ONCE = (1, 4096, 4)  # KL needs fewer registers
-ACROSS = {32: (128, 32, 8), 128: (32, 128, 8)}  # where neighbouring rows are neighbours in memory
-ACROSS_SWEEP = (64, 64, 8)
+ACROSS = {32: (128, 32, 4), 128: (64, 128, 8)}  # where neighbouring rows are neighbours in memory
+ACROSS_SWEEP = (64, 64, 4)
 RISE = {32: (32, 32, 4), 128: (8, 128, 4), 512: (2, 512, 4), 1024: (1, 1024, 4)}
 RISE_WIDE = (1, 2048, 4)
-RISE_ACROSS = {32: (128, 32, 8)}
-RISE_ACROSS_WIDE = (64, 64, 8)
+RISE_ACROSS = {32: (128, 32, 4)}
+RISE_ACROSS_WIDE = (64, 64, 4)
 JOIN = (32, 1)  # rows, warps
 BUSY = 528  # programs that keep a large GPU busy: four on each of 132 multiprocessors
 
@@ -142,11 +142,12 @@ def _forward_split(case: _Case, plan: Plan, out: dict[str, Tensor]) -> None:
     pieces = out["VALUES"].new_empty((PARTIAL, count, rows))
     args = case.inputs() | {"PIECES": pieces, "piece": plan.piece}
     constants = case.constants(plan)
-    labelled = {"LABELLED": problem.label is not None}
-    split_rows[grid](**args, **constants, **labelled, num_warps=plan.warps)
+    kind = REVERSE.value if problem.kind == REVERSE.value else FORWARD.value  # which side is first
+    only = {"KIND": kind, "LABELLED": problem.label is not None}
+    split_rows[grid](**args, **(constants | only), num_warps=plan.warps)
     join_rows[(case.tiles(JOIN[0]),)](
         **case.joined(), **case.labels(), **out, PIECES=pieces, pieces=count,
-        KIND=problem.kind, S_LAYOUT=case.s_layout, ALIGN=case.align, ROWS=JOIN[0],
+        KIND=kind, S_LAYOUT=case.s_layout, ALIGN=case.align, ROWS=JOIN[0],
         num_warps=JOIN[1],
     )  # fmt: skip
     if problem.kind in (FORWARD.value, REVERSE.value):
@@ -235,7 +236,9 @@ class _Case:
         numbers += [self.K] if CLASSES.value in layouts else []
         numbers += [self.P] if POSITIONS.value in layouts else []
         sizes = {x.element_size() for x in (self.problem.student, self.problem.teacher)}
-        wide = 16 // min(sizes)
+        # Along rows a thread takes 32 bits: with more it had more rows, whose sums cost the most,
+        # and a warp reads 128 bytes in a line all the same.
+        wide = (4 if POSITIONS.value in layouts else 16) // min(sizes)
         return wide if all(n % wide == 0 for n in numbers) else 1
 
     @property
@@ -336,19 +339,21 @@ def variants() -> list[Variant]:
     classes, positions = int(CLASSES.value), int(POSITIONS.value)
     for kind in (FORWARD.value, REVERSE.value, MIXTURE.value, TOTAL_VARIATION.value):
         once = kind in (FORWARD.value, REVERSE.value)
-        sweeps = {classes: SWEEP_ONCE if once else SWEEP, positions: ACROSS_SWEEP}
+        sweeps = ((classes, SWEEP_ONCE if once else SWEEP), (positions, ACROSS_SWEEP))
         for layout, tiles in ((classes, WIDTHS), (positions, ACROSS)):
-            found += [
-                Variant(whole_rows, kind, layout, Plan(*t, one_tile=True)) for t in tiles.values()
-            ]
-        for layout, tile in sweeps.items():
-            programs = [whole_rows, split_rows, *([] if once else [split_terms])]
-            found += [Variant(p, kind, layout, Plan(*tile, one_tile=False)) for p in programs]
+            plans = [Plan(*tile, one_tile=True) for tile in tiles.values()]
+            found += [Variant(whole_rows, kind, layout, plan) for plan in plans]
+        for layout, tile in sweeps:
+            plan = Plan(*tile, one_tile=False)
+            split = split_rows if once else split_terms
+            found += [Variant(program, kind, layout, plan) for program in (whole_rows, split)]
         rises = ((classes, RISE, RISE_WIDE), (positions, RISE_ACROSS, RISE_ACROSS_WIDE))
         for layout, tiles, wide in rises:
-            found += [
-                Variant(rise_rows, kind, layout, Plan(*t, one_tile=False))
-                for t in (*tiles.values(), wide)
-            ]
-        found.append(Variant(join_rows, kind, classes, Plan(JOIN[0], 1, JOIN[1], one_tile=False)))
-    return found
+            plans = [Plan(*tile, one_tile=False) for tile in (*tiles.values(), wide)]
+            found += [Variant(rise_rows, kind, layout, plan) for plan in plans]
+        if once:
+            plan = Plan(JOIN[0], 1, JOIN[1], one_tile=False)
+            found.append(Variant(join_rows, kind, classes, plan))
+    # the first sweep of the others, in pieces
+    plan = Plan(*SWEEP, one_tile=False)
+    return [*found, Variant(split_rows, FORWARD.value, classes, plan)]

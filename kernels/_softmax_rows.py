@@ -100,6 +100,14 @@ def _wanted(KEEP, row, there):
 
 
 @triton.jit
+def _read(there, wanted, S_LAYOUT: tl.constexpr, T_LAYOUT: tl.constexpr):
+    """Which rows to read. A load along rows reads what lies between those that are wanted."""
+    if S_LAYOUT == POSITIONS or T_LAYOUT == POSITIONS:
+        wanted = there
+    return wanted
+
+
+@triton.jit
 def _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live):
     """One over each temperature, [ROWS]; the teacher's is the student's where it has none."""
     r_s = 1.0 / tl.load(TAU_S + row * tau_s_row, mask=live, other=1.0)
@@ -252,6 +260,7 @@ def whole_rows(
     rows = rows.to(tl.int64)
     b, pos, row, there = _rows_of(P, tl.program_id(0), ROWS)
     live = _wanted(KEEP, row, there)
+    read = _read(there, live, S_LAYOUT, T_LAYOUT)
     r_s, r_t = _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live)
     r1, r2 = pair(r_s, r_t, KIND)
     SAME: tl.constexpr = TAU_T is None
@@ -260,15 +269,15 @@ def whole_rows(
     teacher = (T, t_b, t_p, t_k)
     if ONE_TILE:
         k = tl.arange(0, BLOCK)
-        s = _tile(student, b, pos, k, live, K, S_LAYOUT, ALIGN)
-        t = _tile(teacher, b, pos, k, live, K, T_LAYOUT, ALIGN)
+        s = _tile(student, b, pos, k, read, K, S_LAYOUT, ALIGN)
+        t = _tile(teacher, b, pos, k, read, K, T_LAYOUT, ALIGN)
         x1, x2 = pair(s, t, KIND)
         m1, z1, m2, z2, c, a = block(x1, x2, r1, r2, SAME)
         if LABELLED:
             ordinary = _ordinary(s, _student(m1, m2, KIND))
     else:
         m1, z1, m2, z2, c, a, ordinary = _sweep(
-            student, teacher, b, pos, live, K, 0, K, r1, r2, KIND, SAME, LABELLED, S_LAYOUT,
+            student, teacher, b, pos, read, K, 0, K, r1, r2, KIND, SAME, LABELLED, S_LAYOUT,
             T_LAYOUT, ALIGN, ROWS, BLOCK,
         )  # fmt: skip
     l1, l2, c, kl, value = finished(z1, z2, c, a)
@@ -284,7 +293,7 @@ def whole_rows(
             minus = tl.sum(minus, 1)
         else:
             value, plus, minus = _second_sweep(
-                student, teacher, b, pos, live, K, 0, K, m1, l1, m2, l2, r1, r2, c, kl, weights,
+                student, teacher, b, pos, read, K, 0, K, m1, l1, m2, l2, r1, r2, c, kl, weights,
                 f_of, phi_of, KIND, SAME, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
             )  # fmt: skip
         mean = mean_of(plus, minus, l1, l2, KIND)
@@ -309,11 +318,12 @@ def split_rows(
     rows = rows.to(tl.int64)
     b, pos, row, there = _rows_of(P, tl.program_id(0), ROWS)
     live = _wanted(KEEP, row, there)
+    read = _read(there, live, S_LAYOUT, T_LAYOUT)
     r_s, r_t = _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live)
     r1, r2 = pair(r_s, r_t, KIND)
     first = tl.program_id(1) * piece
     m1, z1, m2, z2, c, a, ordinary = _sweep(
-        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, live, K, first,
+        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first,
         tl.minimum(first + piece, K), r1, r2, KIND, TAU_T is None, LABELLED, S_LAYOUT, T_LAYOUT,
         ALIGN, ROWS, BLOCK,
     )  # fmt: skip
@@ -387,12 +397,13 @@ def split_terms(
     rows = rows.to(tl.int64)
     b, pos, row, there = _rows_of(P, tl.program_id(0), ROWS)
     live = _wanted(KEEP, row, there)
+    read = _read(there, live, S_LAYOUT, T_LAYOUT)
     r_s, r_t = _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live)
     r1, r2 = pair(r_s, r_t, KIND)
     m1, l1, m2, l2, c, kl = _read_stats(STATS_IN, row, rows, live)
     first = tl.program_id(1) * piece
     value, plus, minus = _second_sweep(
-        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, live, K, first,
+        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first,
         tl.minimum(first + piece, K), m1, l1, m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND,
         TAU_T is None, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
     )  # fmt: skip
@@ -432,9 +443,11 @@ def rise_rows(
     r1, r2 = pair(r_s, r_t, KIND)
     m1, l1, m2, l2, c, kl = _read_stats(STATS_IN, row, rows, moved)
     mean = tl.load(STATS_IN + 6 * rows + row, mask=moved, other=0.0)
+    read_s = _read(there, moved, S_LAYOUT, T_LAYOUT)
+    read_t = _read(there, moved & (grad != 0), S_LAYOUT, T_LAYOUT)
     k = tl.program_id(0) % columns * BLOCK + tl.arange(0, BLOCK)
-    s = _tile((S, s_b, s_p, s_k), b, pos, k, moved, K, S_LAYOUT, ALIGN)
-    t = _tile((T, t_b, t_p, t_k), b, pos, k, moved & (grad != 0), K, T_LAYOUT, ALIGN)
+    s = _tile((S, s_b, s_p, s_k), b, pos, k, read_s, K, S_LAYOUT, ALIGN)
+    t = _tile((T, t_b, t_p, t_k), b, pos, k, read_t, K, T_LAYOUT, ALIGN)
     x1, x2 = pair(s, t, KIND)
     d = log_ratio(x1, x2, m1, m2, r1, r2, c, kl, KIND, TAU_T is None)
     m_s = _student(m1, m2, KIND)
