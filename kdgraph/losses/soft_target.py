@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdgraph.losses._math import divergence
 from kdgraph.losses._part import tempered
 from kdgraph.losses.base import (
+    TOKENS,
+    VECTORS,
     RowLoss,
     check_mask,
     per_sample,
@@ -15,7 +17,7 @@ from kdgraph.losses.base import (
     without_channels,
 )
 from kdgraph.spec.entry import Ref, register_loss
-from kdgraph.spec.shapes import Shape, class_dim
+from kdgraph.spec.shapes import Shape, class_dim, rank
 from kdgraph.spec.steer import Tau
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ class SoftTarget(RowLoss):
     divides by K on top, as ``F.kl_div(reduction="mean")`` does; ``batchmean`` is the sum over
     the rows divided by B, also for tokens and maps.
 
+    ``fused_head: true`` computes it from the hidden states that two linear heads read, a chunk of
+    rows at a time: where the vocabulary is large, logits of a whole batch take most of the memory.
+    Both logits have to be a linear layer's own output, which nothing else reads and which is no
+    output of the step. One side may then have more classes, behind those of the other: they are
+    masked. Logits are [B, K] or [B, L, K]; the weight is one number.
+
     A class whose logit is -inf is impossible: on the teacher's side it costs nothing but the
     student's own probability; on the student's side alone the value is inf, as it should be.
     """
@@ -49,9 +57,14 @@ class SoftTarget(RowLoss):
     tau: Tau = 4.0
     tau_student: Tau | None = None
     scale: bool = True
+    fused_head: bool = False
     reduction: Literal["mean", "sum", "batchmean", "element"] = "mean"  # type: ignore[assignment]
 
     def shapes(self, *, student: Shape, teacher: Shape, mask: Shape | None = None) -> None:
+        if self.fused_head:
+            for side, shape in (("student", student), ("teacher", teacher)):
+                rank(f"{side} logits of a fused head", shape, *VECTORS, *TOKENS)
+            teacher = (*teacher[:-1], student[-1])
         same_classes(student, teacher)
         check_mask(mask, without_channels(student))
 
@@ -62,8 +75,11 @@ class SoftTarget(RowLoss):
 
     def rows(self, *, student: Tensor, teacher: Tensor, tau: Tensor | float, **_: Any) -> Tensor:
         dim = class_dim(tuple(student.shape))
+        classes = min(student.shape[dim], teacher.shape[dim])
+        if max(student.shape[dim], teacher.shape[dim]) > classes:
+            student, teacher = (x[..., :classes].log_softmax(-1) for x in (student, teacher))
         kl = divergence(teacher, student).sum(dim)
-        return kl * self._factor(per_sample(tau, kl), student.shape[dim])
+        return kl * self._factor(per_sample(tau, kl), classes)
 
     def _factor(self, tau: Tensor | float, classes: int) -> Tensor | float:
         factor = tau**2 if self.scale else 1.0

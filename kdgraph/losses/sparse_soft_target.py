@@ -36,7 +36,9 @@ class SparseSoftTarget(RowLoss):
 
     Where nothing is left to a bucket because of rounding (the listed probabilities add up to more
     than 1), it is empty. With ``zero`` and ``renormalise`` the values may be logits too, and a row
-    that lists nothing is 0. ``scale: false`` leaves the factor out.
+    that lists nothing is 0. ``scale: false`` leaves the factor out. ``fused_head: true``, for
+    ``bucket`` and ``zero``, computes it from the hidden states that the student's linear head
+    reads, as in ``soft_target``.
     """
 
     use: Literal["sparse_soft_target"] = "sparse_soft_target"
@@ -46,6 +48,7 @@ class SparseSoftTarget(RowLoss):
     tail: Literal["bucket", "zero", "renormalise"] = "bucket"
     tau: Tau = 1.0
     scale: bool = True
+    fused_head: bool = False
     integers: ClassVar[tuple[str, ...]] = ("ids",)
 
     def shapes(

@@ -22,7 +22,8 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     """``links, taps`` -> ``soft = losses.soft(student=..., teacher=...); loss = total(...)``.
 
     Returns ``{loss, losses: {edge: unweighted}, outputs: {reference: value}}``, where the
-    outputs are the taps that something reads and every output tap of a trained model.
+    outputs are the taps that something reads and every output tap of a trained model, without
+    the logits of an edge with a fused head.
     """
     wiring = Wiring(graph, context)
     edges: dict[str, fx.Node] = {}
@@ -178,5 +179,9 @@ def _outputs(wiring: Wiring) -> dict[str, fx.Node]:
         if spec.is_trainable(model):
             outputs = (t for t, path in description.taps.items() if path.startswith("output"))
             read |= {f"{model}.{t}" for t in outputs}
+    for loss in spec.losses.values():
+        if getattr(loss, "fused_head", False):  # its logits are not to exist
+            source = spec.links[loss.link] if loss.link else loss
+            read -= {getattr(source, side, None) for side in ("student", "teacher")}
     taps = {f"{m}.{t}" for m, description in spec.models.items() for t in description.taps}
     return {name: node for name, node in wiring.named.items() if plain(name) in read & taps}
