@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import fx
 
-from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
+from kdgraph.graph import DistillGraph, owner_of, role_of
 from kdgraph.graph.ops import tap
 from kdgraph.losses._fused import FusedLosses
 from kdgraph.losses._module import LossModule
-from kdgraph.passes.base import Context, register_pass, tagged
-
-
-class _Edge(NamedTuple):
-    """A loss in the graph: its name in the spec, its node, its module."""
-
-    name: str
-    node: fx.Node
-    module: LossModule
+from kdgraph.passes._one_node import Edge, one_node
+from kdgraph.passes.base import Context, register_pass
 
 
 @register_pass("fuse_losses", after="select_kernels")
@@ -31,7 +22,7 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     node that returns their values in order. It takes each softmax once and writes one gradient,
     by the closed forms that the losses offer.
     """
-    groups: dict[str, list[_Edge]] = {}
+    groups: dict[str, list[Edge]] = {}
     for node in graph:
         edge = _edge(node, graph)
         if edge is not None:
@@ -50,14 +41,14 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     return graph
 
 
-def _edge(node: fx.Node, graph: DistillGraph) -> _Edge | None:
+def _edge(node: fx.Node, graph: DistillGraph) -> Edge | None:
     """The loss that a node computes of a student tensor; None where it computes none."""
     if node.op != "call_module" or role_of(node) != "loss" or "student" not in node.kwargs:
         return None
     module = graph.root.get_submodule(str(node.target))
     if not isinstance(module, LossModule) or module.prepared:
         return None
-    return _Edge(owner_of(node).removeprefix("losses."), node, module)
+    return Edge(owner_of(node).removeprefix("losses."), node, module)
 
 
 def _source(value: object) -> str:
@@ -75,41 +66,9 @@ def _tensors(node: fx.Node) -> list[fx.Node]:
     return [n for n in node.all_input_nodes if role_of(n) != "steer"]
 
 
-def _fuse(source: str, edges: Sequence[_Edge], graph: DistillGraph, context: Context) -> None:
+def _fuse(source: str, edges: Sequence[Edge], graph: DistillGraph, context: Context) -> None:
     name = source.replace(".", "_")
-    path = f"fused_{name}"
     module = context.module(
-        f"rewritten.{path}", lambda: FusedLosses({e.name: e.module for e in edges})
+        f"rewritten.fused_{name}", lambda: FusedLosses({e.name: e.module for e in edges})
     )
-    rewritten = graph.root.get_submodule("rewritten")
-    if not hasattr(rewritten, path):
-        rewritten.add_module(path, module)
-    span = context.spec.span("losses")
-    with graph.graph.inserting_after(edges[-1].node):  # all that any of them reads comes before
-        inputs = {e.name: dict(e.node.kwargs) for e in edges}
-        fused = graph.graph.call_module(f"rewritten.{path}", (inputs,))
-    tagged(fused, "loss", f"fused.{name}", span)
-    at = fused
-    for i, edge in enumerate(edges):
-        at = _value(edge.node, fused, i, at, graph)
-
-
-def _value(node: fx.Node, fused: fx.Node, i: int, at: fx.Node, graph: DistillGraph) -> fx.Node:
-    """Puts an item of the fused node in the place of an edge, behind ``at``; gives the last node.
-
-    A pair of values is taken apart at once: its items may stand before the fused node.
-    """
-    with graph.graph.inserting_after(at):
-        name = owner_of(node).replace("losses.", "value_")
-        item = graph.graph.create_node("call_function", operator.getitem, (fused, i), name=name)
-    last = item
-    tagged(item, "loss", owner_of(node), node.meta["kd_span"], shape_of(node))
-    for part in [user for user in node.users if user.target is operator.getitem]:
-        with graph.graph.inserting_after(last):
-            last = graph.graph.call_function(operator.getitem, (item, part.args[1]))
-        tagged(last, "loss", owner_of(part), part.meta["kd_span"], shape_of(part))
-        part.replace_all_uses_with(last)
-        graph.graph.erase_node(part)
-    node.replace_all_uses_with(item)
-    graph.graph.erase_node(node)
-    return last
+    one_node(edges, f"fused.{name}", module, graph, context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -48,19 +48,27 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Counting:
     made = Counting()
     base.KERNELS.names()
     monkeypatch.setattr(base.KERNELS, "_entries", {"counting": made})
-    monkeypatch.setattr("kdgraph.kernels.base.interpreted", lambda: True)
-    monkeypatch.setattr("kdgraph.passes.select_kernels.interpreted", lambda: True)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     return made
 
 
-def compiled(without: Collection[str] = (), classes: int = 5, **changes: Any) -> Any:
+def compiled(
+    without: Collection[str] = (),
+    classes: int = 5,
+    losses: Mapping[str, Any] = LOSSES,
+    **changes: Any,
+) -> Any:
     torch.manual_seed(0)
+    rows = {"shape": ["B"]}
+    read = {value for loss in losses.values() for value in loss.values() if isinstance(value, str)}
+    label = {"label": {**rows, "dtype": "int64", "classes": classes}}
     spec = {
         "kdgraph": 1,
         "name": "kernels",
-        "batch": {"x": {"shape": ["B", 6]}, "known": {"shape": ["B"]}, "trust": {"shape": ["B"]}},
+        "batch": {"x": {"shape": ["B", 6]}, "known": rows, "trust": rows}
+        | (label if "label" in read else {}),
         "models": {name: {"taps": {"logits": "output"}} for name in ("teacher", "student")},
-        "losses": {name: {**loss, **changes} for name, loss in LOSSES.items()},
+        "losses": {name: {**loss, **changes} for name, loss in losses.items()},
     }
     nets = {"teacher": nn.Linear(6, classes), "student": nn.Linear(6, classes)}
     return kdgraph.compile(spec, models=nets, without=without)
@@ -127,7 +135,7 @@ def test_transforms_of_functions_get_the_reference(kernel: Counting) -> None:
 
 
 def test_without_a_device_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdgraph.passes.select_kernels.interpreted", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     base.KERNELS.names()
     monkeypatch.setattr(base.KERNELS, "_entries", {"counting": Counting()})
@@ -143,3 +151,35 @@ def test_the_loss_stays_one_graph_for_compilers(kernel: Counting) -> None:
     fast = torch.compile(step, backend="eager", fullgraph=True)
     for a, b in zip(results(step, given), results(fast, given), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_labels_of_the_same_logits_come_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    calls: list[set[str]] = []
+
+    def joined(loss: Loss, other: Loss, *, target: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
+        calls.append(set(inputs))
+        parts = {field: run() for field, run in loss.parts(**inputs).items()}
+        rows = loss.rows(**{**inputs, **parts})
+        counted = target != other.ignore_index
+        return rows, other.rows(student=inputs["student"], target=target).where(counted, 0)
+
+    monkeypatch.setattr("kdgraph.passes._kernel_loss.joined", joined)
+    label = {"use": "cross_entropy", "student": "student.logits", "target": "label"}
+    losses = {
+        "label": {**label, "ignore_index": 2, "weight": "trust"},
+        "soft": {**LOSSES["soft"], "mask": "known"},
+        "smooth": {**label, "smoothing": 0.1},
+    }
+    given = {**batch(), "label": torch.tensor([0, 1, 2, 4])}
+    step, plain = (compiled(without, losses=losses) for without in ([], ["select_kernels"]))
+    assert record(step).did == (
+        "label, soft: softmax_rows, both at once on CUDA, their references elsewhere",
+    )
+    for a, b in zip(results(step, given), results(plain, given), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert calls == [{"student", "teacher", "tau"}]
+    wide = {n: v.double() if v.is_floating_point() else v for n, v in given.items()}
+    for a, b in zip(results(step.double(), wide), results(plain.double(), wide), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+    assert len(calls) == 1
