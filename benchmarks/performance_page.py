@@ -23,7 +23,8 @@ alt="Seconds of kdgraph.compile over the layers of each model, one line per fami
 def tables(results: Path) -> dict[str, str]:
     """The text of every table for which there are results, one part per machine."""
     found: dict[str, str] = {}
-    for name, table in (("vs_torchdistill", versus), ("compile_time", compile_time)):
+    named = ("vs_torchdistill", versus), ("compile_time", compile_time), ("kernels", kernels)
+    for name, table in named:
         files = sorted(results.glob(f"{name}-*.json"))
         parts = [table(json.loads(path.read_text())) for path in files]
         if name == "compile_time" and parts:
@@ -68,6 +69,35 @@ def compile_time(told: dict[str, Any]) -> str:
             f"| {pair['processor_seconds']:.2f} | {captures:.2f} | {passes:.2f} "
             f"| {pair['rest']:.2f} | {pair['nodes']} |"
         )
+    return "\n".join(lines)
+
+
+def kernels(told: dict[str, Any]) -> str:
+    """Times of one GPU, and how many times as long the others take."""
+    facts = told["environment"]
+    others = list(dict.fromkeys(name for case in told["cases"] for name in case["others"]))
+    lines = [
+        f"{where(facts)} A large copy moves {facts['bytes'] / 1e12:.2f} TB/s, a large product of "
+        f"bfloat16 takes {facts['flops'] / 1e12:.0f} TFLOP/s.",
+        "",
+        "| " + " | ".join(["case", "ms", "goal", "of floor", "peak MB", *others]) + " |",
+        "| --- |" + " ---: |" * (4 + len(others)),
+    ]
+    for case in told["cases"]:
+        if "ms" not in case:
+            cells = ["wrong" if case["right"] is False else case["note"], *[""] * 3]
+        else:
+            goal, mb = case["goal_ms"], case["peak_mb"]
+            met = None if goal is None else case["ms"] <= goal
+            cells = [
+                {True: "**{}**", False: "{} (missed)", None: "{}"}[met].format(f"{case['ms']:.3f}"),
+                "" if goal is None else f"{goal:g}",
+                f"{case['of_floor']:.0%}",
+                "" if mb is None else f"{mb:.0f}",
+            ]
+        ratios = (case["others"].get(name, {}) for name in others)
+        cells += [f"{r['ratio']:.2f}x" if "ratio" in r else r.get("note", "") for r in ratios]
+        lines.append(f"| {case['title']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

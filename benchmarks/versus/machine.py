@@ -31,8 +31,8 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([^)]*\)|@", " ", name.lower())).strip("-")
 
 
-def told(device: torch.device) -> dict[str, Any]:
-    """For a file of results."""
+def told(device: torch.device, *packages: str) -> dict[str, Any]:
+    """For a file of results; with the versions of further packages."""
     return {
         "hardware": hardware(device),
         "device": device.type,
@@ -40,7 +40,7 @@ def told(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "kdgraph": kdgraph.__version__,
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: found for name in (*_PACKAGES, *packages) if (found := _version(name))},
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="minutes"),
         "load": [round(x, 2) for x in os.getloadavg()],
     }

@@ -42,6 +42,20 @@ def test_missed_targets_are_marked(page: ModuleType) -> None:
     ]
 
 
+def test_a_kernel_that_is_wrong_or_slow_is_told(page: ModuleType) -> None:
+    facts = {"hardware": "a GPU", "threads": 1, "cores": 2, "python": "3", "date": "2026-11-21"}
+    facts |= {"load": [0.0], "bytes": 4.3e12, "flops": 790e12}
+    fast = {"title": "a", "right": True, "ms": 0.5, "goal_ms": 0.6, "of_floor": 0.7, "peak_mb": 3}
+    slow = fast | {"title": "b", "ms": 0.7, "others": {}}
+    fast["others"] = {"PyTorch": {"ratio": 3.0}, "Liger": {"note": "out of memory"}}
+    wrong = {"title": "c", "right": False, "others": {}}
+    found = page.kernels({"environment": facts, "cases": [fast, slow, wrong]}).splitlines()
+    assert found[2] == "| case | ms | goal | of floor | peak MB | PyTorch | Liger |"
+    assert found[4] == "| a | **0.500** | 0.6 | 70% | 3 | 3.00x | out of memory |"
+    assert found[5] == "| b | 0.700 (missed) | 0.6 | 70% | 3 |  |  |"
+    assert found[6] == "| c | wrong |  |  |  |  |  |"
+
+
 def test_the_page_shows_the_results(page: ModuleType) -> None:
     """``make bench`` writes both; neither is edited by hand."""
     text = page.PAGE.read_text()
