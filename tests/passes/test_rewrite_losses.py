@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_leaves
 import kdgraph
 from kdgraph.losses._module import LossModule
 from kdgraph.losses.spatial_correlation import SpatialCorrelation
-from kdgraph.passes import rewrite_losses
-from kdgraph.passes._sizes import Sizes, shapes_at
+from kdgraph.passes import _sizes, rewrite_losses
 from kdgraph.passes.base import Context
 from kdgraph.passes.manager import Record
 
@@ -109,12 +108,12 @@ def test_it_says_what_both_sides_take_and_at_which_batch() -> None:
     (line,) = record_of(compiled("spatial", side=16)).did
     # [13, 4, 16, 16]: 13 * 256 * 256 numbers in float32, 8 * 13 * 256 * 256 * 4 operations
     assert line.endswith("instead of 0.0273 GFLOP and 3.41 MB (batch of 13, an example)")
-    sizes = Sizes(13, 64, "data.batch_size")
+    sizes = _sizes.Sizes(13, 64, "data.batch_size")
     (node,) = record_of(compiled("spatial", side=16)).before.graph.find_nodes(
         op="call_module", target="losses.spatial"
     )
     loss = SpatialCorrelation(student="student.map", teacher="teacher.map")
-    shapes = shapes_at(loss, node.kwargs, sizes)
+    shapes = _sizes.shapes_at(loss, node.kwargs, sizes)
     assert shapes == {"student": (64, 4, 16, 16), "teacher": (64, 4, 16, 16)}
 
 
