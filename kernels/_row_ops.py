@@ -51,7 +51,7 @@ def softmax_rows(
         tau: temperature of the student, one element or one per row, float32.
         tau_teacher: the teacher's, where it is not the same.
         label: classes [B, P].
-        keep: bool [B, P]; other rows are not read, have the value 0 and move nothing.
+        keep: bool [B, P]; other rows have the value 0 and move nothing, whatever is in them.
         kind: a key of ``KINDS``.
         share: ``beta`` or ``alpha``, for the kinds that have one.
         ignore_index: the label of rows whose cross-entropy is 0.

@@ -423,7 +423,7 @@ def rise_rows(
     KIND: tl.constexpr, S_LAYOUT: tl.constexpr, T_LAYOUT: tl.constexpr, ALIGN: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one tile; rows that no gradient reaches are not read."""
+    """The gradient of one tile; 0 in rows that no gradient reaches, whatever is in them."""
     weights = (share, weight_p, weight_q)
     f_of = (f0, f1, f2, f3, f4, f5, f6)
     phi_of = (g0, g1, g2, g3, g4, g5, g6)

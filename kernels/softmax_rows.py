@@ -16,7 +16,7 @@ from torch import Tensor
 from kdgraph.kernels._row_ops import softmax_rows
 from kdgraph.kernels.base import Kernel, register_kernel
 from kdgraph.losses._math import by_channel
-from kdgraph.losses.base import Loss, over_rows, per_sample
+from kdgraph.losses.base import Loss, per_sample
 from kdgraph.losses.channel_wise import ChannelWise
 from kdgraph.losses.cross_entropy import CrossEntropy
 from kdgraph.losses.jensen_shannon import JensenShannon
@@ -33,7 +33,7 @@ class SoftmaxRows(Kernel):
     losses = ("soft_target", "reverse_kl", "jensen_shannon", "skew_kl", "total_variation")
 
     def run(self, loss: Loss, *, keep: Tensor | None = None, **inputs: Any) -> Tensor:
-        """``keep``, bool in the shape of the rows: others are 0, and are not read."""
+        """``keep``, bool in the shape of the rows: others are 0 and move nothing."""
         return _scaled(loss, _divergence(loss, keep=keep, **inputs)[0], **inputs)
 
 
@@ -44,7 +44,7 @@ class SoftmaxRowsOfChannels(Kernel):
     losses = ("channel_wise",)
 
     def run(self, loss: Loss, *, keep: Tensor | None = None, **inputs: Any) -> Tensor:
-        """``keep``, bool [B, C]: other channels are 0, and are not read."""
+        """``keep``, bool [B, C]: others are 0 and move nothing."""
         return _scaled(loss, _divergence(loss, keep=keep, **inputs)[0], **inputs)
 
 
@@ -78,7 +78,7 @@ def joined(
         loss: one of ``SoftmaxRows.losses``.
         other: what ``joins`` has no objection to. Rows with its ``ignore_index`` are 0.
         target: classes, in the shape of the rows.
-        keep: bool in the shape of the rows; others are 0 in both, and are not read.
+        keep: bool in the shape of the rows; others are 0 in both and move nothing.
         inputs: of ``loss``.
     """
     rows, labelled = _divergence(
@@ -159,4 +159,4 @@ def _temperature(tau: Tensor | float, rows: Shape, like: Tensor) -> Tensor:
     tau = tau.detach().to(like.device, torch.float32)
     if tau.dim() == 0:
         return tau.reshape(1)
-    return over_rows(tau, like.new_empty(rows, device="meta")).expand(rows).reshape(-1)
+    return tau.reshape(*tau.shape, *[1] * (len(rows) - tau.dim())).expand(rows).reshape(-1)
