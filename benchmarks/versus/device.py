@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from versus.kernel_case import KernelCase, Sides
 
 FEWEST = 50  # calls that a median is taken of
 CACHE = 200_000_000  # bytes of inputs that no cache keeps
+BRIEF = 50_000_000  # bytes that take a GPU less time than its launches take the processor
 _SETS = 16
 
 
@@ -34,8 +37,8 @@ def ceilings(device: torch.device) -> Ceilings:
     source = torch.randn(size // 4, device=device)
     copy = torch.empty_like(source)
     a, b = (torch.randn(width, width, device=device, dtype=torch.bfloat16) for _ in range(2))
-    copying = median(lambda _: copy.copy_(source), [{}], device, calls=20)
-    product = median(lambda _: a @ b, [{}], device, calls=20)
+    copying = median([lambda: copy.copy_(source)], device, number=20)
+    product = median([lambda: a @ b], device, number=20)
     return Ceilings(2e3 * size / copying, 2e3 * width**3 / product)
 
 
@@ -59,31 +62,55 @@ def leaves(case: KernelCase, sides: Sides) -> Sides:
     return {k: x.detach().requires_grad_(k in case.trained) for k, x in sides.items()}
 
 
-def timed(case: KernelCase, loss: Callable[..., Tensor], sets: Sequence[Sides]) -> float:
-    """Milliseconds of value and gradients."""
+def timed(
+    case: KernelCase, loss: Callable[..., Tensor], sets: Sequence[Sides]
+) -> tuple[float, bool]:
+    """Milliseconds of value and gradients, and whether they are those of a replayed graph.
+
+    What takes the device less time than starting it takes the processor is recorded and replayed,
+    if it can be.
+    """
     device = next(iter(sets[0].values())).device
-    calls = FEWEST if device.type == "cuda" else 2
-    return median(lambda sides: grads(case, loss, sides), sets, device, calls=calls)
+    calls: list[Callable[[], object]] = [partial(grads, case, loss, sides) for sides in sets]
+    if device.type != "cuda":
+        return median(calls, device, number=2), False
+    replays = None
+    if case.floor_bytes < BRIEF:
+        with suppress(RuntimeError):
+            replays = [recorded(call, device) for call in calls]
+    return median(replays or calls, device, number=FEWEST), replays is not None
 
 
-def median(
-    call: Callable[[Sides], object], sets: Sequence[Sides], device: torch.device, *, calls: int
-) -> float:
-    """Milliseconds of a call, the sets taken in turn."""
-    for i in range(min(calls, 5)):  # compiles, fills the allocator's pool
-        call(sets[i % len(sets)])
+def recorded(call: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """The call as a CUDA graph."""
+    here, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # nothing may be compiled while it is recorded
+            call()
+    here.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def median(calls: Sequence[Callable[[], object]], device: torch.device, *, number: int) -> float:
+    """Milliseconds of a call, taken in turn."""
+    for i in range(min(number, 5)):  # compiles, fills the allocator's pool
+        calls[i % len(calls)]()
     if device.type != "cuda":
         found = []
-        for i in range(calls):
+        for i in range(number):
             start = time.perf_counter()
-            call(sets[i % len(sets)])
+            calls[i % len(calls)]()
             found.append(1e3 * (time.perf_counter() - start))
         return statistics.median(found)
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(number)]
     torch.cuda.synchronize(device)
     for i, (start, end) in enumerate(events):
         start.record()
-        call(sets[i % len(sets)])
+        calls[i % len(calls)]()
         end.record()
     torch.cuda.synchronize(device)
     return statistics.median(start.elapsed_time(end) for start, end in events)
