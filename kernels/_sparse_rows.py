@@ -217,18 +217,9 @@ def launch_rows(
     if rows:
         align, numbers = _numbers(z, ids, tau, bucket)
         sparse_rows[(rows,)](
-            z,
-            ids,
-            log_p,
-            tau,
-            loss,
-            rest,
-            *numbers,
-            ALIGN=align,
-            MOST=MOST,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )
+            z, ids, log_p, tau, loss, rest, *numbers,
+            ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
+        )  # fmt: skip
     return loss, rest
 
 
@@ -240,19 +231,9 @@ def launch_gradient(
     if rest.numel():
         align, numbers = _numbers(z, ids, tau, bucket)
         sparse_gradient[(rest.numel(),)](
-            z,
-            ids,
-            log_p,
-            tau,
-            rest,
-            grad,
-            out,
-            *numbers,
-            ALIGN=align,
-            MOST=MOST,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )
+            z, ids, log_p, tau, rest, grad, out, *numbers,
+            ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
+        )  # fmt: skip
     return out
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdgraph.kernels._chunks import Head, pieces
 from kdgraph.kernels.linear_soft_target import linear_soft_target, linear_sparse_soft_target
@@ -295,6 +296,21 @@ def test_the_plain_computation_is_the_same(name: str, monkeypatch: pytest.Monkey
         total.backward()
         results.append((total.detach(), rows, *grads(student)))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_its_products_are_counted() -> None:
+    student, teacher = head(50, 8), head(40, 12)
+    values, ids = torch.zeros(7, 3), torch.arange(3).expand(7, 3)
+    unit = 2 * 7 * 40
+    for wanted in (0, 1, 2):
+        for leaf in student[:wanted]:
+            leaf.requires_grad_()  # type: ignore[union-attr]
+        with FlopCounterMode(display=False) as counter:
+            linear_soft_target(student, teacher, 2.0)
+        assert counter.get_total_flops() == unit * (8 * (1 + wanted) + 12)
+        with FlopCounterMode(display=False) as counter:
+            linear_sparse_soft_target(student, values, ids, 2.0, "zero")
+        assert counter.get_total_flops() == 2 * 7 * 50 * 8 * (1 + wanted)
 
 
 class Step(torch.nn.Module):
