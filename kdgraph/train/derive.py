@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kdgraph.capture.taps import parse_tap
-from kdgraph.errors import DataError
+from kdgraph.errors import DataError, near
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
 from kdgraph.train.data.base import DataSet
@@ -15,6 +15,7 @@ from kdgraph.train.score import find_score, output_tap
 from kdgraph.train.shares import in_shares
 
 _TAP = "prediction"  # what the output is called where the spec has no tap on it
+_PRETRAINED = ("pretrained", "weights")  # arguments by which sources fetch weights
 
 
 def student_alone(spec: Spec) -> Spec:
@@ -66,6 +67,41 @@ def _sources(spec: Spec, ref: str | None) -> set[str]:
     if ref is None or ref not in spec.signals:
         return {ref} if ref else set()
     return {found for _, of in spec.signals[ref].references() for found in _sources(spec, of)}
+
+
+def to_train(spec: Spec) -> list[str]:
+    """Which models the ``teacher`` block trains.
+
+    Raises:
+        DataError: KD717 when it names a model that there is not, or that is trained anyway;
+            KD718 when it names one that comes with ``weights``, which would be lost.
+    """
+    block = spec.train.teacher if spec.train else None
+    if block is None:
+        return []
+    frozen = [n for n in spec.networks if spec.is_constant(n)]
+    for at, name in enumerate(block.models or ()):
+        if name not in frozen:
+            raise DataError.of(
+                "KD717",
+                f"{name!r} is not a frozen model of the spec",
+                span=spec.span("train", "teacher", "models", at),
+                help=near(name, frozen) or f"there are {', '.join(frozen) or 'none'}",
+            )
+        if spec.models[name].weights is not None:
+            raise DataError.of(
+                "KD718",
+                f"{name!r} has `weights`, which training it from scratch would not use",
+                span=spec.span("train", "teacher", "models", at),
+                help=f"leave {name!r} out of `models` here, or remove its `weights`",
+            )
+    if block.models is not None:
+        return list(block.models)
+    return [
+        n for n in frozen
+        if spec.models[n].weights is None
+        and not any(spec.models[n].args.get(key) for key in _PRETRAINED)
+    ]  # fmt: skip
 
 
 def teacher_by_itself(spec: Spec, teacher: str) -> Spec:

@@ -21,7 +21,7 @@ from kdgraph.spec.read import load_spec
 from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
-from kdgraph.train.derive import student_alone, teacher_by_itself
+from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
 from kdgraph.train.keep import fingerprint, write_json
 from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
@@ -29,7 +29,7 @@ from kdgraph.train.progress import Board
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
-from kdgraph.train.teacher import to_train, train_teachers
+from kdgraph.train.teacher import train_teachers
 
 
 def run(

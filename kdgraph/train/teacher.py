@@ -10,17 +10,15 @@ from pathlib import Path
 import torch
 
 from kdgraph.compiler import compile
-from kdgraph.errors import CaptureError, DataError, near
+from kdgraph.errors import CaptureError, DataError
 from kdgraph.models.load import build_model
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._open import open_data
-from kdgraph.train.derive import teacher_by_itself
+from kdgraph.train.derive import teacher_by_itself, to_train
 from kdgraph.train.keep import WEIGHTS, fingerprint, write_json
 from kdgraph.train.result import Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, count, evaluate, final_part, measured, train
-
-_PRETRAINED = ("pretrained", "weights")  # arguments by which sources fetch weights
 
 
 def train_teachers(
@@ -52,41 +50,6 @@ def train_teachers(
 
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
-
-
-def to_train(spec: Spec) -> list[str]:
-    """Which models the ``teacher`` block trains.
-
-    Raises:
-        DataError: KD717 when it names a model that there is not, or that is trained anyway;
-            KD718 when it names one that comes with ``weights``, which would be lost.
-    """
-    block = spec.train.teacher if spec.train else None
-    if block is None:
-        return []
-    frozen = [n for n in spec.networks if spec.is_constant(n)]
-    for at, name in enumerate(block.models or ()):
-        if name not in frozen:
-            raise DataError.of(
-                "KD717",
-                f"{name!r} is not a frozen model of the spec",
-                span=spec.span("train", "teacher", "models", at),
-                help=near(name, frozen) or f"there are {', '.join(frozen) or 'none'}",
-            )
-        if spec.models[name].weights is not None:
-            raise DataError.of(
-                "KD718",
-                f"{name!r} has `weights`, which training it from scratch would not use",
-                span=spec.span("train", "teacher", "models", at),
-                help=f"leave {name!r} out of `models` here, or remove its `weights`",
-            )
-    if block.models is not None:
-        return list(block.models)
-    return [
-        n for n in frozen
-        if spec.models[n].weights is None
-        and not any(spec.models[n].args.get(key) for key in _PRETRAINED)
-    ]  # fmt: skip
 
 
 def _train_teacher(

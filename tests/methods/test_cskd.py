@@ -196,6 +196,25 @@ def test_the_two_lists_are_held_together(place: str) -> None:
         open_data(spec)
 
 
+@pytest.mark.parametrize("classes", ["[2, 0, 1]", "[1, 0, 2]"])
+def test_a_teacher_of_the_chosen_classes_counts_them_from_0(classes: str) -> None:
+    few = [
+        "train.teacher.classes=null", "models.teacher.args.num_classes=3",
+        "models.student.args.num_classes=3", "batch.label.classes=3",
+        "data.select_classes=[2, 0, 1]",
+    ]  # fmt: skip
+    right = kdgraph.load_spec(SPECS / "cskd.yaml", set=[*few, "signals.chosen.classes=[0, 1, 2]"])
+    open_data(right)
+    wrong = kdgraph.load_spec(SPECS / "cskd.yaml", set=[*few, f"signals.chosen.classes={classes}"])
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD711(.*\n)*.*`classes: \[0, 1, 2\]`"):
+        open_data(wrong)
+
+
+def test_a_teacher_that_comes_trained_may_count_its_classes_otherwise() -> None:
+    own = ["models.teacher.weights=elsewhere.pt", "signals.chosen.classes=[4, 6, 2, 3, 7]"]
+    open_data(kdgraph.load_spec(SPECS / "cskd.yaml", set=own))
+
+
 def test_it_trains(tmp_path: Path) -> None:
     small = ["train.teacher.epochs=1", "data.limit=128", "models.teacher.source=cifar/resnet8"]
     result = run(SPECS / "cskd.yaml", out=tmp_path, steps=2, set=small, device="cpu")

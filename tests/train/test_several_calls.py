@@ -7,9 +7,8 @@ import pytest
 from kdgraph.errors import DataError
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
-from kdgraph.train.derive import student_alone, teacher_by_itself
+from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
 from kdgraph.train.score import trained_model
-from kdgraph.train.teacher import to_train
 
 TEXT = """
 kdgraph: 1

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 import kdgraph.train
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.read import load_spec
-from kdgraph.train.derive import student_alone, teacher_by_itself
+from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
 from kdgraph.train.keep import Keeper
 from kdgraph.train.learner import Learner
-from kdgraph.train.teacher import to_train
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from kdgraph.signals.select_classes import SelectClasses
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import Split
 from kdgraph.train.data.base import Splits
+from kdgraph.train.derive import to_train
 
 
 class Renumbered(Split):
@@ -81,21 +82,26 @@ def _selected(part: Split, classes: Sequence[int]) -> Split:
 def out_of_order(spec: Spec, chosen: tuple[int, ...]) -> list[Diagnostic]:
     """Signals that give a teacher's logits for the student's classes, but not in their order.
 
-    Each class would learn the target of another. Other classes than those of ``select_classes``
-    are fine where the teacher may know them by numbers of its own.
+    Each class would learn the target of another. The order is known of teachers that are trained
+    first: on all classes of the data, by its numbers, or on the chosen ones, as 0, 1, ... Those
+    that come trained may count classes in a way of their own, which is taken as written.
     """
     there = spec.span("data", "select_classes") or "`data`"
     found = []
     for name, signal in spec.signals.items():
         if not isinstance(signal, SelectClasses) or len(signal.classes) != len(chosen):
             continue
-        models = _frozen_behind(spec, signal.of)
-        equal = set(signal.classes) == set(chosen) or any(_learns_all(spec, m) for m in models)
-        if models and equal and signal.classes != chosen:
-            message = f"the signal {name!r} takes {_listed(signal.classes)} for the classes that "
-            message += f"`select_classes` makes of {_listed(chosen)}"
+        models = {spec.network(m) for m in _frozen_behind(spec, signal.of)}
+        if models.isdisjoint(to_train(spec)):
+            continue
+        message = f"the signal {name!r} takes {_listed(signal.classes)} for the classes that "
+        message += f"`select_classes` makes of {_listed(chosen)}"
+        wanted, why = chosen, f"as at {there}"
+        if not (spec.train and spec.train.teacher and spec.train.teacher.classes):
+            wanted, why = tuple(range(len(chosen))), "for the teacher learns these numbers"
+        if signal.classes != wanted:
             place = spec.span("signals", name, "classes")
-            help = f"write `classes: {_listed(chosen)}`, as at {there}"
+            help = f"write `classes: {_listed(wanted)}`, {why}"
             found.append(Diagnostic("KD711", message, place, help))
     return found
 
@@ -107,13 +113,6 @@ def _frozen_behind(spec: Spec, ref: str) -> set[str]:
         return {model for _, of in inner for model in _frozen_behind(spec, of)}
     model = ref.partition(".")[0]
     return {model} if model in spec.models and not spec.is_trainable(model) else set()
-
-
-def _learns_all(spec: Spec, model: str) -> bool:
-    """Whether a model is trained first, on the numbers that the data has for its classes."""
-    block = spec.train.teacher if spec.train else None
-    asked = block is not None and block.classes is not None and model in (block.models or [model])
-    return asked and spec.models[model].weights is None
 
 
 def _listed(classes: Sequence[int]) -> str:
