@@ -38,7 +38,9 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
 
     For edges that say ``fused_head: true``. The logits of a whole batch then never exist, on any
     device; they are no outputs of the step either. Where the logits of a side are not those of a
-    linear layer, or something else reads them, that is an error.
+    linear layer, or something else reads them, that is an error. The layers themselves are no
+    longer called: hooks that are put on them later, and wrappers that gather their weights when
+    they are called, do not run.
     """
     for node in list(graph.graph.find_nodes(op="call_module")):
         target = str(node.target)
