@@ -25,7 +25,8 @@ class LogSum(Loss):
     norm, which a tap can stand behind; torchdistill adds twice this value to the divergence of
     ``soft_target``, without its ``tau**2``. Features are vectors [B, D], tokens [B, L, D] or maps
     [B, C, H, W] of equal shape. The sum is over all of the batch, so a batch that is repeated
-    adds a number and no gradient.
+    adds a number and no gradient. Rows are not told apart, so there is no ``mask``: the signal
+    ``masked`` on both sides, with the same mask, makes pads 0, which adds nothing to the sum.
 
     The larger ``exponent``, the more the largest differences have to say; 4 is that of
     torchdistill's example for ImageNet, whose default is 1.

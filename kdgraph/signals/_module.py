@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.signals.base import Signal
+from kdgraph.spec.shapes import class_dim
 
 
 class SignalModule(nn.Module):
@@ -34,3 +35,9 @@ def lined_up(value: Any, like: Tensor) -> Any:
     if isinstance(value, Tensor) and value.dim() > 0:
         return value.reshape(*value.shape, *[1] * (like.dim() - value.dim()))
     return value
+
+
+def inside(mask: Tensor, like: Tensor) -> Tensor:
+    """Where a mask of samples or positions counts, with a dimension for channels as in ``like``."""
+    positions = mask.reshape(*mask.shape, *[1] * (like.dim() - 1 - mask.dim()))
+    return (positions != 0).unsqueeze(class_dim(tuple(like.shape)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.signals.base import Signal
 from kdgraph.spec.entry import Ref, register_signal
-from kdgraph.spec.shapes import Shape, ShapeMismatch, class_dim, show
+from kdgraph.spec.shapes import Shape, check_positions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,10 @@ class Masked(Signal):
     mask: Ref
 
     def shape(self, *, of: Shape, mask: Shape) -> Shape:
-        at = class_dim(of)
-        positions = of[:at] + of[at + 1 :]
-        if len(of) < 2 or not mask or mask != positions[: len(mask)]:
-            raise ShapeMismatch(f"mask {show(mask)} fits none of the positions of {show(of)}")
+        check_positions(mask, of)
         return of
 
     def forward(self, *, of: Tensor, mask: Tensor) -> Tensor:
-        positions = of.dim() - 1
-        lined_up = mask.reshape(*mask.shape, *[1] * (positions - mask.dim()))
-        return of.where((lined_up != 0).unsqueeze(class_dim(tuple(of.shape))), 0)
+        from kdgraph.signals._module import inside
+
+        return of.where(inside(mask, of), 0)

@@ -55,6 +55,14 @@ def class_dim(shape: Shape) -> int:
     return 1 if len(shape) >= 4 else len(shape) - 1
 
 
+def check_positions(mask: Shape, of: Shape) -> None:
+    """Requires a mask of shape [B], or of the positions of features: [B, L] or [B, H, W]."""
+    at = class_dim(of)
+    positions = of[:at] + of[at + 1 :]
+    if len(of) < 2 or not mask or mask != positions[: len(mask)]:
+        raise ShapeMismatch(f"mask {show(mask)} fits none of the positions of {show(of)}")
+
+
 def differences(student: Shape, teacher: Shape) -> tuple[bool, bool]:
     """Whether channels differ, and whether positions do (pixels, or the number of tokens)."""
     s, t = class_dim(student), class_dim(teacher)

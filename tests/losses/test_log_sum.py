@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdgraph.losses.log_sum import LogSum
+from kdgraph.signals.masked import Masked
 
 ZERO_AT_EQUAL = False  # a logarithm has no least value there
 VARIANTS: list[dict[str, Any]] = [{}, {"exponent": 1.0}, {"exponent": 2.5}]
@@ -43,3 +44,22 @@ def test_equal_sides_ask_nothing(value_of: Callable[..., Any]) -> None:
     assert value.isfinite()
     assert student.grad is not None
     assert not student.grad.any()
+
+
+@pytest.mark.parametrize("keys", VARIANTS)
+def test_pads_masked_on_both_sides_add_nothing(
+    value_of: Callable[..., Any], keys: dict[str, Any]
+) -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    student, teacher = torch.randn(2, 2, 3, 4, dtype=torch.float64)
+    kept = value_of(loss_of(**keys), student=student[mask], teacher=teacher[mask])
+    student[~mask], teacher[~mask] = 7.0, float("nan")
+    student.requires_grad_()
+    hide = Masked(of="any.tap", mask="there")
+    sides = {"student": hide.forward(of=student, mask=mask)}
+    sides["teacher"] = hide.forward(of=teacher, mask=mask)
+    value = value_of(loss_of(**keys), **sides)
+    assert value.item() == pytest.approx(kept.item(), rel=1e-12)
+    (grad,) = torch.autograd.grad(value, student)
+    assert not grad[~mask].any()
+    assert grad[mask].all()
