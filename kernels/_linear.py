@@ -150,6 +150,7 @@ def launch_sparse_rows(
     weight: Tensor, loss: Tensor, out: Tensor | None,
 ) -> None:  # fmt: skip
     """``linear_sparse_rows`` over the buffer of a chunk; ``out`` is a view of it."""
+    assert ids.shape[1] <= MOST
     linear_sparse_rows[(len(s),)](
         s, ids, log_p, _bias(student, student.plain), weight, tau, loss,
         s if out is None else out, student.classes, s.shape[1], ids.shape[1], s.stride(0),

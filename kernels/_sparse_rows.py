@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kdgraph.kernels._device import LOG2E, expm1_rest
 from kdgraph.kernels._heads import logits, slope
+from kdgraph.kernels.sparse_rows import MOST
 
-MOST = 256  # classes that may be listed
 NEG = tl.constexpr(float("-inf"))
 # What is built ahead of time is what runs: no number is compiled in because it happens to be 1.
 PLAIN_NUMBERS = ["V", "L", "k", "s0", "s1", "sc", "step", "bucket"]
@@ -239,6 +239,7 @@ def launch_gradient(
 
 def _numbers(z: Tensor, ids: Tensor, tau: Tensor, bucket: bool) -> tuple[int, tuple[int, ...]]:
     (_, length, classes), (s0, s1, sc) = z.shape, z.stride()
+    assert ids.shape[-1] <= MOST
     align = 16 // z.element_size()
     if sc != 1 or z.data_ptr() % 16 or any(n % align for n in (classes, s0, s1)):
         align = 1

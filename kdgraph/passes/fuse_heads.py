@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.ops import cast, stop_gradient, tap
+from kdgraph.kernels.sparse_rows import MOST
 from kdgraph.losses._module import LossModule
 from kdgraph.passes._copies import Whole
 from kdgraph.passes.base import Context, register_pass, tagged
@@ -59,6 +60,9 @@ def _fuse(graph: DistillGraph, context: Context, node: fx.Node, module: LossModu
             raise _Refused("its weight is a signal with a number for each row; a mask can be one")
         if getattr(module.loss, "tail", None) == "renormalise":
             raise _Refused("with tail: renormalise it reads no more than the listed logits")
+        listed = node.kwargs.get("ids")
+        if isinstance(listed, fx.Node) and (shape_of(listed) or (0,))[-1] > MOST:
+            raise _Refused(f"more than {MOST} classes are listed in a row")
         sides = [s for s in ("student", "teacher") if s in node.kwargs]
         heads = {side: _head(graph, side, node) for side in sides}
     except _Refused as reason:

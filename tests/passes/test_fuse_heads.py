@@ -153,6 +153,16 @@ def test_a_sparse_teacher() -> None:
             leaves = list(step.student.parameters())
             results.append([out.loss.detach(), *torch.autograd.grad(out.loss, leaves)])
         torch.testing.assert_close(results[-2], results[-1], rtol=1e-4, atol=1e-6)
+    for tail, k, reason in (
+        ("renormalise", 3, "the listed logits"),
+        ("zero", 257, "more than 256"),
+    ):
+        given["losses"]["soft"]["tail"] = tail
+        given["batch"] |= {
+            n: {**given["batch"][n], "shape": ["B", 5, k]} for n in ("values", "ids")
+        }
+        with pytest.raises(kdgraph.KDGraphError, match=reason):
+            kdgraph.compile(given, models={"student": Language(8, 300)})
 
 
 def test_compiles_to_one_graph() -> None:
