@@ -18,13 +18,11 @@ from torch import Tensor
 
 from kdgraph.kernels._gram import (
     Config,
-    alignment,
     config,
     corner,
     directions,
     dot,
     inverse,
-    laid,
     launch,
     load,
     precision,
@@ -32,6 +30,7 @@ from kdgraph.kernels._gram import (
     split,
     store,
 )
+from kdgraph.kernels._layout import Side, alignment, laid, made_like, sizes
 
 # By the type of the operands: "tf32" for float16, and for sides of different types.
 ACROSS = {
@@ -55,8 +54,8 @@ PROJECT = Config({"BM": 64, "BK": 64}, 4, 2)
 
 @triton.jit
 def lengths(
-    S, T, STATS, batch_s, batch_t, step_s, step_t, M, K, blocks, lines, ACROSS_S: tl.constexpr,
-    ACROSS_T: tl.constexpr, ALIGN: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    S, T, STATS, batch_s, batch_t, step_s, step_t, M, K, blocks, lines, ACROSS: tl.constexpr,
+    ALIGN: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """What ``inverse`` tells of each row: four numbers, a line each."""
     pid = tl.program_id(0)
@@ -67,15 +66,15 @@ def lengths(
     square_s = tl.zeros((BM, BK), tl.float32)
     square_t = tl.zeros((BM, BK), tl.float32)
     more = tl.zeros((BM, BK), tl.float32)
-    for start in range(0, K if ACROSS_S else K * ALIGN, BK):
+    for start in range(0, K if ACROSS else K * ALIGN, BK):
         k = (start + tl.arange(0, BK))[None, :]
-        s = load(S, m[:, None], k, M, K, step_s, ACROSS_S, ALIGN).to(tl.float32)
-        t = load(T, m[:, None], k, M, K, step_t, ACROSS_T, ALIGN).to(tl.float32)
+        s = load(S, m[:, None], k, M, K, step_s, ACROSS, ALIGN).to(tl.float32)
+        t = load(T, m[:, None], k, M, K, step_t, ACROSS, ALIGN).to(tl.float32)
         square_s += s * s
         square_t += t * t
         more += (s - t) * (s + t)
     i, j, e, near = inverse(tl.sum(square_s, 1), tl.sum(square_t, 1), tl.sum(more, 1))
-    size = M * ALIGN if ACROSS_S else M
+    size = M * ALIGN if ACROSS else M
     STATS += b * size + m
     tl.store(STATS, i, mask=m < size)
     tl.store(STATS + lines, j, mask=m < size)
@@ -86,7 +85,7 @@ def lengths(
 @triton.jit
 def across(
     S, T, STATS, OUT, batch_s, batch_t, step_s, step_t, M, K, tiles, parts, length, plane, lines,
-    ACROSS_S: tl.constexpr, ACROSS_T: tl.constexpr, ALIGN: tl.constexpr,
+    ACROSS: tl.constexpr, ALIGN: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """A tile of P, Q and R, over a part of the rows; and its mirror image."""
@@ -97,7 +96,7 @@ def across(
     p, q = row * BT + tl.arange(0, BT), col * BT + tl.arange(0, BT)
     S += b * (batch_s * ALIGN)
     T += b * (batch_t * ALIGN)
-    size = M * ALIGN if ACROSS_S else M
+    size = M * ALIGN if ACROSS else M
     STATS += b * size
     dd = tl.zeros((BT, BT), tl.float32)
     du = tl.zeros((BT, BT), tl.float32)
@@ -110,19 +109,19 @@ def across(
         j = tl.load(STATS + lines + m, mask=m < size, other=0.0)
         e = tl.load(STATS + 2 * lines + m, mask=m < size, other=0.0)
         near = tl.load(STATS + 3 * lines + m, mask=m < size, other=0.0)
-        s = load(S, m[None, :], p[:, None], M, K, step_s, ACROSS_S, ALIGN)
-        t = load(T, m[None, :], p[:, None], M, K, step_t, ACROSS_T, ALIGN)
+        s = load(S, m[None, :], p[:, None], M, K, step_s, ACROSS, ALIGN)
+        t = load(T, m[None, :], p[:, None], M, K, step_t, ACROSS, ALIGN)
         u_p, d_p = directions(s, t, i[None, :], j[None, :], e[None, :], near[None, :], EXACT)
         u_p, d_p = u_p.to(OPERAND), d_p.to(OPERAND)
-        s = load(S, m[:, None], q[None, :], M, K, step_s, ACROSS_S, ALIGN)
-        t = load(T, m[:, None], q[None, :], M, K, step_t, ACROSS_T, ALIGN)
+        s = load(S, m[:, None], q[None, :], M, K, step_s, ACROSS, ALIGN)
+        t = load(T, m[:, None], q[None, :], M, K, step_t, ACROSS, ALIGN)
         u_q, d_q = directions(s, t, i[:, None], j[:, None], e[:, None], near[:, None], EXACT)
         u_q, d_q = u_q.to(OPERAND), d_q.to(OPERAND)
         dd = dot(d_p, d_q, dd, PRECISION)
         du = dot(d_p, u_q, du, PRECISION)
         ud = dot(u_p, d_q, ud, PRECISION)
         uu = dot(u_p, u_q, uu, PRECISION)
-    width = K if ACROSS_S else K * ALIGN
+    width = K if ACROSS else K * ALIGN
     OUT += (part * 3).to(tl.int64) * plane + b * width * width
     put(OUT, dd, p, q, width)
     put(OUT + plane, du, p, q, width)
@@ -158,9 +157,9 @@ def value(PQR, VALUES, K, blocks, plane, BT: tl.constexpr):
 @triton.jit
 def back(
     S, T, STATS, FIRST, SECOND, GRAD, OUT, ALONG, batch_s, batch_t, batch_o, step_s, step_t,
-    step_o, M, K, tiles_m, tiles_k, lines, ACROSS_S: tl.constexpr, ACROSS_T: tl.constexpr,
-    ACROSS_O: tl.constexpr, ALIGN: tl.constexpr, TEACHER: tl.constexpr,
-    PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    step_o, M, K, tiles_m, tiles_k, lines, ACROSS: tl.constexpr, ALIGN: tl.constexpr,
+    TEACHER: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """``grad (w first + D second)`` for a tile, w the directions of a side; and its part along w.
 
@@ -175,8 +174,8 @@ def back(
     S += b * (batch_s * ALIGN)
     T += b * (batch_t * ALIGN)
     OUT += b * (batch_o * ALIGN)
-    size = M * ALIGN if ACROSS_S else M
-    width = K if ACROSS_S else K * ALIGN
+    size = M * ALIGN if ACROSS else M
+    width = K if ACROSS else K * ALIGN
     FIRST += b * width * width
     SECOND += b * width * width
     grad = tl.load(GRAD + b)
@@ -191,8 +190,8 @@ def back(
         near = tl.load(STATS + 3 * lines + m, mask=m < size, other=0.0)[:, None]
         for start in range(0, width, BK):
             k = start + tl.arange(0, BK)
-            s = load(S, m[:, None], k[None, :], M, K, step_s, ACROSS_S, ALIGN)
-            t = load(T, m[:, None], k[None, :], M, K, step_t, ACROSS_T, ALIGN)
+            s = load(S, m[:, None], k[None, :], M, K, step_s, ACROSS, ALIGN)
+            t = load(T, m[:, None], k[None, :], M, K, step_t, ACROSS, ALIGN)
             mask = (k < width)[:, None] & (n < width)[None, :]
             at = k[:, None] * width + n[None, :]
             first = tl.load(FIRST + at, mask=mask, other=0.0)
@@ -204,18 +203,18 @@ def back(
             acc = dot(d.to(first.dtype), second, acc, PRECISION)
         acc = acc * grad
         if TEACHER:
-            w = load(T, m[:, None], n[None, :], M, K, step_t, ACROSS_T, ALIGN).to(tl.float32) * j
+            w = load(T, m[:, None], n[None, :], M, K, step_t, ACROSS, ALIGN).to(tl.float32) * j
         else:
-            w = load(S, m[:, None], n[None, :], M, K, step_s, ACROSS_S, ALIGN).to(tl.float32) * i
+            w = load(S, m[:, None], n[None, :], M, K, step_s, ACROSS, ALIGN).to(tl.float32) * i
         along = tl.sum(w * acc, 1)
-    store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS_O, ALIGN)
+    store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS, ALIGN)
     tl.store(ALONG + (b * tiles_k + block) * size + m, along, mask=m < size)
 
 
 @triton.jit
 def project(
     X, STATS, GRAD, ALONG, RAW, OUT, batch_x, batch_o, step_x, step_o, M, K, tiles_m, tiles_k,
-    tiles_of_along, lines, ACROSS_X: tl.constexpr, ACROSS_O: tl.constexpr, ALIGN: tl.constexpr,
+    tiles_of_along, lines, ACROSS: tl.constexpr, ALIGN: tl.constexpr,
     TEACHER: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """From the gradient for directions, RAW, that for the features: across them, by length."""
@@ -227,7 +226,7 @@ def project(
     X += b * (batch_x * ALIGN)
     OUT += b * (batch_o * ALIGN)
     RAW += b * (batch_o * ALIGN)
-    size = M * ALIGN if ACROSS_X else M
+    size = M * ALIGN if ACROSS else M
     x = tl.zeros((BM, BK), tl.float32)
     if tl.load(GRAD + b) != 0:
         STATS += b * size
@@ -238,43 +237,44 @@ def project(
         ALONG += b * tiles_of_along * size
         for part in range(tiles_of_along):
             along += tl.load(ALONG + part * size + m, mask=m < size, other=0.0)
-        x = load(X, m[:, None], n, M, K, step_x, ACROSS_X, ALIGN).to(tl.float32)
-        raw = load(RAW, m[:, None], n, M, K, step_o, ACROSS_O, ALIGN)
+        x = load(X, m[:, None], n, M, K, step_x, ACROSS, ALIGN).to(tl.float32)
+        raw = load(RAW, m[:, None], n, M, K, step_o, ACROSS, ALIGN)
         x = (raw - x * (inverse * along)[:, None]) * inverse[:, None]
-    store(OUT, x, m[:, None], n, M, K, step_o, ACROSS_O, ALIGN)
+    store(OUT, x, m[:, None], n, M, K, step_o, ACROSS, ALIGN)
 
 
 def products(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gap of each sample [B], P Q R [3, B, K, K], and numbers [4, B, M] of each row."""
-    s, t = laid(student), laid(teacher)
+    s = laid(student)
+    t = laid(teacher, s.across)
     B, M, K = student.shape
     align = alignment(s, t)
-    sizes = (
-        s.batch // align, t.batch // align, s.step // align, t.step // align,
-        M // align if s.across else M, K if s.across else K // align,
+    lie = (
+        s.batch // align, t.batch // align, s.step // align, t.step // align, *sizes(s, align)
     )  # fmt: skip
-    lie = {"ACROSS_S": s.across, "ACROSS_T": t.across, "ALIGN": align}
     stats = student.new_empty(4, B, M, dtype=torch.float32)
     blocks = triton.cdiv(M, LENGTHS.tiles["BM"])
     launch(
-        lengths, B * blocks, LENGTHS, student, s.x, t.x, stats, *sizes, blocks, B * M, **lie
+        lengths, B * blocks, LENGTHS, stats, s.x, t.x, stats, *lie, blocks, B * M,
+        ACROSS=s.across, ALIGN=align,
     )  # fmt: skip
 
     operand, how = precision(student.dtype, teacher.dtype)
-    chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, student)
+    chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, stats)
     lines = triton.cdiv(K, chosen.tiles["BT"])
     tiles = lines * (lines + 1) // 2
     parts, length = split(B * tiles, M, chosen.tiles["BM"])
     out = stats.new_empty(parts, 3, B, K, K)
     launch(
-        across, B * tiles * parts, chosen, student, s.x, t.x, stats, out, *sizes, tiles, parts,
-        length, B * K * K, B * M, OPERAND=_OPERANDS[operand], PRECISION=how, **lie,
+        across, B * tiles * parts, chosen, stats, s.x, t.x, stats, out, *lie, tiles, parts,
+        length, B * K * K, B * M, ACROSS=s.across, ALIGN=align, OPERAND=_OPERANDS[operand],
+        PRECISION=how,
     )  # fmt: skip
     pqr = out[0] if parts == 1 else out.sum(0)
 
     blocks = triton.cdiv(K, VALUE.tiles["BT"])
     values = stats.new_empty(B, blocks)
-    launch(value, B * blocks, VALUE, student, pqr, values, K, blocks, B * K * K)
+    launch(value, B * blocks, VALUE, stats, pqr, values, K, blocks, B * K * K)
     return values.sum(1), pqr, stats
 
 
@@ -287,34 +287,33 @@ def gradient(
     """The gradient of the gap for a side, [B, M, K], in its type."""
     x = teacher if of_teacher else student
     B, M, K = x.shape
+    side, out = laid(x), made_like(x)
+    s, t = laid(student, side.across), laid(teacher, side.across)
+    raw = out if out.dtype == torch.float32 else made_like(x, torch.float32)
+    made = Side(out, side.across, M * K, M if side.across else K)
+
     operand, how = precision(student.dtype, teacher.dtype)
-    chosen = config(BACK, "bfloat16" if operand == torch.bfloat16 else how, student)
+    chosen = config(BACK, "bfloat16" if operand == torch.bfloat16 else how, x)
     p, q, r = pqr
     first, second = (p - q, q.mT - r) if of_teacher else (q, r - q)
-    first, second = (4 * y.to(operand) for y in (first, second.contiguous()))
-
-    out = torch.empty_like(x)
-    s, t, made = laid(student), laid(teacher), laid(out)
-    raw = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+    first, second = (4 * y.to(operand).contiguous() for y in (first, second))
     tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
     along = stats.new_empty(B, wide, M)
     align = alignment(s, t, made)
-    sizes = (M // align if s.across else M, K if s.across else K // align)
     launch(
-        back, B * tall * wide, chosen, student, s.x, t.x, stats, first, second, grad, raw, along,
+        back, B * tall * wide, chosen, x, s.x, t.x, stats, first, second, grad, raw, along,
         s.batch // align, t.batch // align, made.batch // align, s.step // align,
-        t.step // align, made.step // align, *sizes, tall, wide, B * M, ACROSS_S=s.across,
-        ACROSS_T=t.across, ACROSS_O=made.across, ALIGN=align, TEACHER=of_teacher, PRECISION=how,
+        t.step // align, made.step // align, *sizes(side, align), tall, wide, B * M,
+        ACROSS=side.across, ALIGN=align, TEACHER=of_teacher, PRECISION=how,
     )  # fmt: skip
 
-    side = t if of_teacher else s
     align = alignment(side, made)
     tall, parts = triton.cdiv(M, PROJECT.tiles["BM"]), wide
     wide = triton.cdiv(K, PROJECT.tiles["BK"])
     launch(
         project, B * tall * wide, PROJECT, x, side.x, stats, grad, along, raw, out,
         side.batch // align, made.batch // align, side.step // align, made.step // align,
-        M // align if side.across else M, K if side.across else K // align, tall, wide, parts,
-        B * M, ACROSS_X=side.across, ACROSS_O=made.across, ALIGN=align, TEACHER=of_teacher,
+        *sizes(side, align), tall, wide, parts, B * M, ACROSS=side.across, ALIGN=align,
+        TEACHER=of_teacher,
     )  # fmt: skip
     return out

@@ -1,8 +1,7 @@
 """What the Triton programs for losses over Gram matrices have in common, and how they are launched.
 
-Features are [B, M, K]: M rows whose products are compared, K numbers each. They lie in memory with
-K contiguous or with M contiguous (``across`` of a ``Side``), so that neither NCHW nor
-channels_last is copied: a loss over channels reads the one by rows and the other by columns.
+Features are [B, M, K]: M rows whose products are compared, K numbers each; ``_layout.py`` says how
+they lie.
 
 Operands that are loaded as they are keep their type. Those that are formed are bfloat16 for
 bfloat16 features, tf32 for float16 (11 bits too, and no number is too small for it), and float32
@@ -31,37 +30,6 @@ class Config(NamedTuple):
     tiles: dict[str, int]
     num_warps: int
     num_stages: int
-
-
-class Side(NamedTuple):
-    """Features [B, M, K] as they lie in memory; of two strides one is 1."""
-
-    x: Tensor
-    across: bool  # M is contiguous, K is not
-    batch: int
-    step: int  # the stride that is not 1
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """What has to be divisible for wide loads."""
-        return (self.x.shape[1 if self.across else 2], self.batch, self.step)
-
-
-def laid(x: Tensor) -> Side:
-    """How x lies; a copy where no dimension but the samples' is contiguous."""
-    B, M, K = x.shape
-    if x.stride(2) != 1 and K > 1 and x.stride(1) != 1 and M > 1:
-        x = x.contiguous()
-    across = not (x.stride(2) == 1 or K == 1)
-    return Side(x, across, x.stride(0) if B > 1 else 0, x.stride(2 if across else 1))
-
-
-def alignment(*sides: Side) -> int:
-    """What divides all strides and contiguous sizes of sides that lie alike: 8, 4, or 1."""
-    if any(side.across != sides[0].across for side in sides):
-        return 1
-    sizes = [size for side in sides for size in side.sizes]
-    return next(a for a in (8, 4, 1) if all(size % a == 0 for size in sizes))
 
 
 def split(programs: int, length: int, step: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdgraph.kernels._layout import made_like
 from kdgraph.kernels.base import interpreted
 from kdgraph.losses._gram import gram_gap
 from kdgraph.losses._math import SHORT, unit
@@ -67,9 +68,9 @@ def gap_within(student: Tensor, teacher: Tensor, cosine: bool) -> tuple[Tensor, 
 
 
 def _within(student: Tensor, teacher: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
-    from kdgraph.kernels._within import gaps, grams
+    from kdgraph.kernels._within import gaps, gram_matrices
 
-    gram = grams(student, teacher, _delta(student, teacher))
+    gram = gram_matrices(student, teacher, _delta(student, teacher))
     value, stats = gaps(gram, cosine)
     return value, gram, stats
 
@@ -127,7 +128,7 @@ def _(
     cosine: bool,
     of_teacher: bool,
 ) -> Tensor:
-    return torch.empty_like(teacher if of_teacher else student)
+    return made_like(teacher if of_teacher else student)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -200,7 +201,7 @@ across_backward.register_kernel("cuda")(_across_backward)
 def _(
     student: Tensor, teacher: Tensor, pqr: Tensor, stats: Tensor, grad: Tensor, of_teacher: bool
 ) -> Tensor:
-    return torch.empty_like(teacher if of_teacher else student)
+    return made_like(teacher if of_teacher else student)
 
 
 gap_across.register_autograd(_backward_of(across_backward), setup_context=_setup)
@@ -219,7 +220,7 @@ def _slope(
         g = x @ x.mT
         slope = _through_unit(2 * (unit(g, 2) - unit(y @ y.mT, 2)), g)
         out = (slope + slope.mT) @ x
-    return torch.empty_like(side).copy_((grad * out).where(grad != 0, 0))
+    return made_like(side).copy_((grad * out).where(grad != 0, 0))
 
 
 def _through_unit(grad: Tensor, x: Tensor) -> Tensor:

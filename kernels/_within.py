@@ -1,14 +1,16 @@
 """Gaps between Gram matrices of the rows themselves, [M, M]: ICKD's, and those of cosines.
 
-``within`` makes ``G_t`` and ``G_s`` and, for float32 features of the same K, also their difference
-as ``(s - t) s^T + t (s - t)^T``, where nothing cancels. Of half precision the products are exact
-in float32, and the difference is taken afterwards: formed operands would be rounded to 8 or 11
-bits. Only the lower triangle is computed; the other is its mirror image. ``rows`` has the loss and
-what the gradient needs of each row, ``weights`` the symmetric matrix ``dG + dG^T``, ``product``
-multiplies the features by it. A library's product would do for that last step too, but it rounds
-the gradient of float16 before it is scaled, has plain float32 or plain tf32 and nothing between,
-and copies features that do not lie as it likes.
+``grams`` makes ``G_t`` and ``G_s``; for float32 features of the same K ``apart_grams`` makes their
+difference too, as ``(s - t) s^T + t (s - t)^T``, where nothing cancels. Of half precision the
+products are exact in float32, and the difference is taken afterwards: formed operands would be
+rounded to 8 or 11 bits. Only the lower triangle is computed; the other is its mirror image.
+``rows`` has the loss and what the gradient needs of each row, ``weights`` the symmetric matrix
+``dG + dG^T``, ``product`` multiplies the features by it. A library's product would do for that last
+step too, but it rounds the gradient of float16 before it is scaled, has plain float32 or plain
+tf32 and nothing between, and copies features that do not lie as it likes.
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -17,14 +19,11 @@ from torch import Tensor
 
 from kdgraph.kernels._gram import (
     Config,
-    Side,
-    alignment,
     apart,
     config,
     corner,
     dot,
     inverse,
-    laid,
     launch,
     load,
     precision,
@@ -32,12 +31,13 @@ from kdgraph.kernels._gram import (
     split,
     store,
 )
+from kdgraph.kernels._layout import Side, alignment, laid, made_like, sizes
 
 # By the type of the features; "small" where fewer than 128 rows or columns are to be filled.
 WITHIN = {
     "half": Config({"BM": 128, "BK": 64}, 8, 3),
     "half_small": Config({"BM": 64, "BK": 64}, 4, 3),
-    "float32": Config({"BM": 64, "BK": 16}, 8, 3),
+    "float32": Config({"BM": 64, "BK": 16}, 8, 2),
     "float32_80": Config({"BM": 32, "BK": 16}, 4, 2),
 }
 PRODUCT = {
@@ -51,55 +51,67 @@ WEIGHTS = Config({"BR": 16, "BC": 128}, 4, 2)
 
 
 @triton.jit
-def within(
-    S, T, OUT, batch_s, batch_t, step_s, step_t, M, K_S, K_T, tiles, parts, length,
-    plane, DELTA: tl.constexpr, ACROSS_S: tl.constexpr, ACROSS_T: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+def grams(
+    S, T, OUT, batch_s, batch_t, step_s, step_t, M, K_S, K_T, tiles, parts, sides, first, length,
+    plane, ACROSS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ``G_t``, ``G_s`` and, with ``DELTA``, their difference; and its mirror image."""
+    """A tile, and its mirror image, of ``G_t`` or ``G_s``, over a part of the sum."""
     pid = tl.program_id(0)
+    row, col = corner(pid % tiles)
+    pid = pid // tiles
+    side = first + pid % sides
+    part = (pid // sides) % parts
+    b = (pid // sides // parts).to(tl.int64)
+    i, j = row * BM + tl.arange(0, BM), col * BM + tl.arange(0, BM)
+    # one loop for both: two would have buffers of their own
+    X, K, step, batch = T, K_T, step_t, batch_t
+    if side == 1:
+        X, K, step, batch = S, K_S, step_s, batch_s
+    X += b * (batch * ALIGN)
+    size = M * ALIGN if ACROSS else M
+    gram = tl.zeros((BM, BM), tl.float32)
+    for start in range(part * length, (part + 1) * length, BK):
+        k = start + tl.arange(0, BK)
+        x = load(X, i[:, None], k[None, :], M, K, step, ACROSS, ALIGN)
+        x_j = load(X, j[None, :], k[:, None], M, K, step, ACROSS, ALIGN)
+        gram = dot(x, x_j, gram, PRECISION)
+    OUT += (part * 2 + side).to(tl.int64) * plane + b * size * size
+    _both(OUT, gram, i, j, size, row != col)
+
+
+@triton.jit
+def apart_grams(
+    S, T, OUT, batch_s, batch_t, step_s, step_t, M, K, tiles, parts, length, plane,
+    ACROSS: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """A tile, and its mirror image, of ``G_t``, ``G_s`` and their difference."""
+    pid = tl.program_id(0)
+    row, col = corner(pid % tiles)
     part = (pid // tiles) % parts
     b = (pid // tiles // parts).to(tl.int64)
-    row, col = corner(pid % tiles)
     i, j = row * BM + tl.arange(0, BM), col * BM + tl.arange(0, BM)
     S += b * (batch_s * ALIGN)
     T += b * (batch_t * ALIGN)
-    size = M * ALIGN if ACROSS_S else M
-    # a side that does not lie like the other is aligned to nothing
-    OUT += (part * (3 if DELTA else 2)).to(tl.int64) * plane + b * size * size
-
-    if DELTA:
-        of_s = tl.zeros((BM, BM), tl.float32)
-        of_t = tl.zeros((BM, BM), tl.float32)
-        gap = tl.zeros((BM, BM), tl.float32)
-        for start in range(part * length, (part + 1) * length, BK):
-            k = start + tl.arange(0, BK)
-            s = load(S, i[:, None], k[None, :], M, K_S, step_s, ACROSS_S, ALIGN)
-            t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
-            s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
-            t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
-            of_t = dot(t, t_j, of_t, PRECISION)
-            of_s = dot(s, s_j, of_s, PRECISION)
-            gap = dot(s - t, s_j, gap, PRECISION)
-            gap = dot(t, s_j - t_j, gap, PRECISION)
-        _both(OUT, of_t, i, j, size, row != col)
-        _both(OUT + plane, of_s, i, j, size, row != col)
-        _both(OUT + 2 * plane, gap, i, j, size, row != col)
-    else:
-        gram = tl.zeros((BM, BM), tl.float32)
-        for start in range(part * length, (part + 1) * length, BK):
-            k = start + tl.arange(0, BK)
-            t = load(T, i[:, None], k[None, :], M, K_T, step_t, ACROSS_T, ALIGN)
-            t_j = load(T, j[None, :], k[:, None], M, K_T, step_t, ACROSS_T, ALIGN)
-            gram = dot(t, t_j, gram, PRECISION)
-        _both(OUT, gram, i, j, size, row != col)
-        gram = tl.zeros((BM, BM), tl.float32)
-        for start in range(part * length, (part + 1) * length, BK):
-            k = start + tl.arange(0, BK)
-            s = load(S, i[:, None], k[None, :], M, K_S, step_s, ACROSS_S, ALIGN)
-            s_j = load(S, j[None, :], k[:, None], M, K_S, step_s, ACROSS_S, ALIGN)
-            gram = dot(s, s_j, gram, PRECISION)
-        _both(OUT + plane, gram, i, j, size, row != col)
+    size = M * ALIGN if ACROSS else M
+    of_s = tl.zeros((BM, BM), tl.float32)
+    of_t = tl.zeros((BM, BM), tl.float32)
+    gap = tl.zeros((BM, BM), tl.float32)
+    for start in range(part * length, (part + 1) * length, BK):
+        k = start + tl.arange(0, BK)
+        s = load(S, i[:, None], k[None, :], M, K, step_s, ACROSS, ALIGN)
+        t = load(T, i[:, None], k[None, :], M, K, step_t, ACROSS, ALIGN)
+        s_j = load(S, j[None, :], k[:, None], M, K, step_s, ACROSS, ALIGN)
+        t_j = load(T, j[None, :], k[:, None], M, K, step_t, ACROSS, ALIGN)
+        of_t = dot(t, t_j, of_t, PRECISION)
+        of_s = dot(s, s_j, of_s, PRECISION)
+        gap = dot(s - t, s_j, gap, PRECISION)
+        gap = dot(t, s_j - t_j, gap, PRECISION)
+    OUT += (part * 3).to(tl.int64) * plane + b * size * size
+    _both(OUT, of_t, i, j, size, row != col)
+    _both(OUT + plane, of_s, i, j, size, row != col)
+    _both(OUT + 2 * plane, gap, i, j, size, row != col)
 
 
 @triton.jit
@@ -246,7 +258,7 @@ def weights(
 @triton.jit
 def product(
     W, X, GRAD, OUT, batch_x, batch_o, step_x, step_o, M, K, tiles_m, tiles_k,
-    ACROSS_X: tl.constexpr, ACROSS_O: tl.constexpr, ALIGN: tl.constexpr,
+    ACROSS: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """``grad W x`` for a tile; zeros, without a look at x, where grad is 0."""
@@ -255,7 +267,7 @@ def product(
     tile = pid % (tiles_m * tiles_k)
     m = (tile % tiles_m) * BM + tl.arange(0, BM)
     n = (tile // tiles_m) * BN + tl.arange(0, BN)
-    size = M * ALIGN if ACROSS_X else M
+    size = M * ALIGN if ACROSS else M
     X += b * (batch_x * ALIGN)
     OUT += b * (batch_o * ALIGN)
     W += b * size * size
@@ -266,35 +278,51 @@ def product(
             k = start + tl.arange(0, BK)
             mask = (m < size)[:, None] & (k < size)[None, :]
             w = tl.load(W + m[:, None] * size + k[None, :], mask=mask, other=0.0)
-            x = load(X, k[:, None], n[None, :], M, K, step_x, ACROSS_X, ALIGN)
+            x = load(X, k[:, None], n[None, :], M, K, step_x, ACROSS, ALIGN)
             acc = dot(w, x.to(w.dtype), acc, PRECISION)
         acc = acc * grad
-    store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS_O, ALIGN)
+    store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS, ALIGN)
 
 
-def grams(student: Tensor, teacher: Tensor, delta: bool) -> Tensor:
+def gram_matrices(student: Tensor, teacher: Tensor, delta: bool) -> Tensor:
     """``G_t``, ``G_s`` and, with ``delta``, their difference: float32 [2 or 3, B, M, M]."""
-    s, t = laid(student), laid(teacher)
-    B, M, K_s = student.shape
-    K_t = teacher.shape[2]
-    key = "float32" if torch.float32 in (student.dtype, teacher.dtype) else "half"
-    key += "_small" if key == "half" and M <= 64 else ""
-    chosen = config(WITHIN, key, student)
+    s = laid(student)
+    t = laid(teacher, s.across if delta else None)
+    B, M, _ = student.shape
+    alike = student.dtype == teacher.dtype and s.across == t.across
+    programs = B * (2 if alike and not delta else 1)
+    chosen = _config(student, teacher, M)
     lines = triton.cdiv(M, chosen.tiles["BM"])
     tiles = lines * (lines + 1) // 2
-    step = chosen.tiles["BK"]
-    parts, length = split(B * tiles, max(K_s, K_t), step)
-    align = alignment(s, t)
+    longest = max(student.shape[2], teacher.shape[2])
+    parts, length = split(programs * tiles, longest, chosen.tiles["BK"])
     out = student.new_empty(parts, 3 if delta else 2, B, M, M, dtype=torch.float32)
-    launch(
-        within, B * tiles * parts, chosen, student,
-        s.x, t.x, out, s.batch // align, t.batch // align, s.step // align, t.step // align,
-        M // align if s.across else M, K_s if s.across else K_s // align,
-        K_t if t.across else K_t // align, tiles, parts, length, B * M * M,
-        DELTA=delta, ACROSS_S=s.across, ACROSS_T=t.across, ALIGN=align,
-        PRECISION="tf32x3",
-    )  # fmt: skip
+
+    def run(program: Any, s: Side, t: Side, *more: int) -> None:
+        align = alignment(s, t)
+        both = sizes(s, align)
+        if not delta:
+            both += sizes(t, align)[1:]
+        launch(
+            program, programs * tiles * parts, chosen, out, s.x, t.x, out, s.batch // align,
+            t.batch // align, s.step // align, t.step // align, *both, tiles, parts, *more,
+            length, B * M * M, ACROSS=s.across, ALIGN=align, PRECISION="tf32x3",
+        )  # fmt: skip
+
+    if delta:
+        run(apart_grams, s, t)
+    elif alike:
+        run(grams, s, t, 2, 0)
+    else:
+        run(grams, t, t, 1, 0)
+        run(grams, s, s, 1, 1)
     return out[0] if parts == 1 else out.sum(0)
+
+
+def _config(student: Tensor, teacher: Tensor, M: int) -> Config:
+    if torch.float32 in (student.dtype, teacher.dtype):
+        return config(WITHIN, "float32", student)
+    return WITHIN["half_small" if M <= 64 else "half"]
 
 
 def gaps(gram: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
@@ -321,24 +349,16 @@ def gradient(
         weights, B * tall * wide, WEIGHTS, gram, gram, stats, grad, w, M, tall, wide, B * M * M,
         B * M, COSINE=cosine, DELTA=len(gram) == 3, TEACHER=teacher,
     )  # fmt: skip
-    out = torch.empty_like(x)
-    side, made = laid(x), laid(out)
+    side, out = laid(x), made_like(x)
+    made = Side(out, side.across, M * K, M if side.across else K)
     key = str(x.dtype).removeprefix("torch.")
     key += "_small" if key == "bfloat16" and min(M, K) <= 64 else ""
-    chosen = config(PRODUCT, key, x)
+    chosen = PRODUCT[key]
     tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
-    _product(side, made, w, grad, tall, wide, chosen, how)
-    return out
-
-
-def _product(
-    x: Side, out: Side, w: Tensor, grad: Tensor, tall: int, wide: int, chosen: Config, how: str
-) -> None:
-    B, M, K = x.x.shape
-    align = alignment(x, out)
+    align = alignment(side, made)
     launch(
-        product, B * tall * wide, chosen, x.x, w, x.x, grad, out.x, x.batch // align,
-        out.batch // align, x.step // align, out.step // align,
-        M // align if x.across else M, K if x.across else K // align, tall, wide,
-        ACROSS_X=x.across, ACROSS_O=out.across, ALIGN=align, PRECISION=how,
+        product, B * tall * wide, chosen, x, w, side.x, grad, out, side.batch // align,
+        made.batch // align, side.step // align, made.step // align, *sizes(side, align), tall,
+        wide, ACROSS=side.across, ALIGN=align, PRECISION=how,
     )  # fmt: skip
+    return out

