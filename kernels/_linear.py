@@ -14,7 +14,8 @@ from kdgraph.kernels import _sparse_rows
 from kdgraph.kernels._chunks import Head
 from kdgraph.kernels._device import LN2, LOG2E, expm1_rest
 from kdgraph.kernels._heads import logits, slope
-from kdgraph.kernels._sparse_rows import MOST, compared, listed, rest_of, spread, zeros
+from kdgraph.kernels._sparse_rows import compared, listed, rest_of, spread, zeros
+from kdgraph.kernels.sparse_rows import MOST
 
 NEG = tl.constexpr(float("-inf"))
 # what may be 0 or 1 and is not to be compiled in

@@ -11,6 +11,8 @@ import pytest
 import torch
 from aot import TARGETS, Build, build
 
+from kdgraph.kernels.sparse_rows import MOST
+
 pytestmark = pytest.mark.aot
 _linear = pytest.importorskip("kdgraph.kernels._linear")
 _rows = pytest.importorskip("kdgraph.kernels._sparse_rows")
@@ -60,9 +62,7 @@ def test_rows(head: bool, dtype: torch.dtype, cc: int) -> None:
 @every_build
 def test_sparse_rows(head: bool, dtype: torch.dtype, cc: int) -> None:
     block, warps = _rows.BLOCK, _rows.NUM_WARPS
-    found = built(
-        _linear.linear_sparse_rows, dtype, cc, warps, HEAD=head, MOST=_rows.MOST, BLOCK=block
-    )
+    found = built(_linear.linear_sparse_rows, dtype, cc, warps, HEAD=head, MOST=MOST, BLOCK=block)
     each = block // (32 * warps)
     assert found.loads_128 >= 2 * (1 + head) * each // 4
     assert found.stores - found.stores_128 <= 4  # the value, and those of listed classes

@@ -8,6 +8,8 @@ import pytest
 import torch
 from aot import TARGETS, build
 
+from kdgraph.kernels.sparse_rows import MOST
+
 pytestmark = pytest.mark.aot
 _rows = pytest.importorskip("kdgraph.kernels._sparse_rows")
 
@@ -36,7 +38,7 @@ def test_builds(name: str, one: Any, cc: int) -> None:
     found = build(
         program,
         types,
-        {"ALIGN": one.align, "MOST": _rows.MOST, "BLOCK": _rows.BLOCK},
+        {"ALIGN": one.align, "MOST": MOST, "BLOCK": _rows.BLOCK},
         num_warps=_rows.NUM_WARPS,
         cc=cc,
         divisible=[n for n, t in types.items() if t.startswith("*")],
