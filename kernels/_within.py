@@ -65,9 +65,12 @@ def grams(
     b = (pid // sides // parts).to(tl.int64)
     i, j = row * BM + tl.arange(0, BM), col * BM + tl.arange(0, BM)
     # one loop for both: two would have buffers of their own
-    X, K, step, batch = T, K_T, step_t, batch_t
+    X = T
     if side == 1:
-        X, K, step, batch = S, K_S, step_s, batch_s
+        X = S
+    K = tl.where(side == 1, K_S, K_T)
+    step = tl.where(side == 1, step_s, step_t)
+    batch = tl.where(side == 1, batch_s, batch_t)
     X += b * (batch * ALIGN)
     size = M * ALIGN if ACROSS else M
     gram = tl.zeros((BM, BM), tl.float32)
@@ -83,8 +86,8 @@ def grams(
 @triton.jit
 def apart_grams(
     S, T, OUT, batch_s, batch_t, step_s, step_t, M, K, tiles, parts, length, plane,
-    ACROSS: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    ACROSS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """A tile, and its mirror image, of ``G_t``, ``G_s`` and their difference."""
     pid = tl.program_id(0)
@@ -258,8 +261,8 @@ def weights(
 @triton.jit
 def product(
     W, X, GRAD, OUT, batch_x, batch_o, step_x, step_o, M, K, tiles_m, tiles_k,
-    ACROSS: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ACROSS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """``grad W x`` for a tile; zeros, without a look at x, where grad is 0."""
     pid = tl.program_id(0)
@@ -326,7 +329,7 @@ def _config(student: Tensor, teacher: Tensor, M: int) -> Config:
 
 
 def gaps(gram: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
-    """The loss of each sample [B], and numbers [6, B, M] for ``gradient``, from ``grams``."""
+    """The loss of each sample [B], and numbers [6, B, M] for ``gradient``."""
     planes, B, M, _ = gram.shape
     stats, values = gram.new_empty(6, B, M), gram.new_empty(B, M)
     blocks = triton.cdiv(M, ROWS.tiles["BR"])
