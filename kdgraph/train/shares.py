@@ -19,11 +19,15 @@ def in_shares(spec: Spec, edges: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     """Edges whose weights are divided by their sum, and the signals that this takes.
 
     The sum may be one number although its parts are not, as with ``0.4 x`` and ``0.4 (1 - x)``.
-    A single edge has the weight 1, whatever it had, and weights that all are 0 become equal. Where
-    the sum moves with training or differs from sample to sample, the weights stay as they are.
+    A single edge has the weight 1, also where training would move it, and weights that all are 0
+    become equal. Where the sum depends on the batch (on the sample, say), or that of several edges
+    moves with training, the weights stay as they are.
     """
     if len(edges) == 1:
-        return {name: edge.model_copy(update={"weight": 1.0}) for name, edge in edges.items()}, {}
+        ((name, edge),) = edges.items()
+        if _of_batch(spec, edge.weight):
+            return dict(edges), {}
+        return {name: edge.model_copy(update={"weight": 1.0})}, {}
     whole: Counter[str] = Counter()
     for name, edge in edges.items():
         whole.update(_parts(spec, edge.weight, name))
@@ -46,6 +50,15 @@ def in_shares(spec: Spec, edges: Mapping[str, Any]) -> tuple[dict[str, Any], dic
             weight = weight / total
         found[name] = edge.model_copy(update={"weight": weight})
     return found, signals
+
+
+def _of_batch(spec: Spec, weight: Steered) -> bool:
+    """Whether a weight depends on the batch; else on numbers and schedules alone."""
+    if not isinstance(weight, str):
+        return False
+    if (signal := spec.signals.get(weight)) is None:
+        return True
+    return any(_of_batch(spec, of) for _, of in signal.references())
 
 
 def _parts(spec: Spec, weight: Steered, edge: str) -> dict[str, float]:

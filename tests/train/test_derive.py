@@ -131,6 +131,19 @@ def test_weights_of_labels_add_up_to_one(make_spec: Any) -> None:
     assert found == [("part", pytest.approx(2.0), 0.0), pytest.approx(0.5)]
 
 
+def test_a_single_weight_stays_where_it_tells_samples_apart(make_spec: Any) -> None:
+    """It says what each label is worth; a number says what all are worth beside a teacher."""
+    halved = {"use": "affine", "of": "mix", "scale": 0.5}
+    assert weights(make_spec, {}, "mix") == ["mix"]
+    assert weights(make_spec, {"halved": halved}, "halved") == [("mix", 0.5, 0.0)]
+    moving = {"use": "number", "value": {"linear": [1, 0], "epochs": [0, 3]}}
+    signals = {"part": moving, "rest": {"use": "affine", "of": "part", "scale": -1, "shift": 1}}
+    assert weights(make_spec, signals, "part") == [1.0]
+    assert weights(make_spec, signals, "rest") == [1.0]
+    signals["both"] = {"use": "product", "of": ["rest", "mix"]}
+    assert weights(make_spec, signals, "both") == ["both"]
+
+
 def test_weights_whose_sum_moves_stay(make_spec: Any) -> None:
     moving = {"linear": [1.0, 0.0], "epochs": [0.0, 3.0]}
     first, second = weights(make_spec, {}, moving, 0.5)
