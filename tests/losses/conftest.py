@@ -144,9 +144,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, fits in CASES.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, [c for c in cases() if fits(c)], ids=str)
-    if "first_case" in metafunc.fixturenames:
-        firsts = {c.loss.use: c for c in reversed(cases())}
-        metafunc.parametrize("first_case", list(firsts.values())[::-1], ids=str)
+    for name, kind in (("first_case", "case"), ("first_paired_case", "paired_case")):
+        if name in metafunc.fixturenames:
+            firsts = {c.loss.use: c for c in reversed(cases()) if CASES[kind](c)}
+            metafunc.parametrize(name, list(firsts.values())[::-1], ids=str)
     if "loss_class" in metafunc.fixturenames:
         metafunc.parametrize("loss_class", [c for _, c in LOSSES.items()], ids=LOSSES.names())
 

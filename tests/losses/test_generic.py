@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import kdgraph
 from kdgraph.losses.base import RowLoss
 from kdgraph.spec.shapes import ShapeMismatch
 
@@ -61,11 +62,52 @@ def test_gradient_is_the_derivative(smooth_case: Case) -> None:
     assert all(g.any() for g in torch.autograd.grad(value(*leaves), leaves))
 
 
-def test_no_gradient_reaches_a_frozen_teacher(case: Case) -> None:
-    tensors = case.tensors()
-    _, grad = differentiated(case, **tensors)
+def test_the_student_is_moved(case: Case) -> None:
+    _, grad = differentiated(case, **case.tensors())
     assert grad.abs().sum() > 0
-    assert all(t.grad is None for t in tensors.values())
+
+
+class Scaled(nn.Module):
+    """Hands a tensor on, each number times one that can be trained."""
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__()
+        self.ones = nn.Parameter(torch.ones_like(like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.ones
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_no_gradient_reaches_a_teacher(first_paired_case: Case, trained: bool) -> None:
+    """Not even one that is trained itself: the loss may have one, the edge of a graph has none."""
+    loss, tensors = first_paired_case.loss, first_paired_case.tensors()
+    sides = {n: Scaled(tensors[n]) for n in ("student", "teacher")}
+    given = {f"given_{n}": t for n, t in tensors.items()}
+    refs = {n: f"{n}.out" if n in sides else f"given_{n}" for n in tensors}
+    spec = {
+        "kdgraph": 1,
+        "name": "one edge",
+        "batch": {
+            n: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+            for n, t in given.items()
+        },
+        "models": {
+            n: {
+                "input": f"given_{n}",
+                "taps": {"out": "output"},
+                "trainable": trained or n == "student",
+            }
+            for n in sides
+        },
+        "losses": {
+            "edge": {**loss.model_dump(mode="json", exclude_unset=True), "use": loss.use, **refs}
+        },
+    }
+    kdgraph.compile(spec, models=sides)(**given).loss.backward()
+    assert sides["student"].ones.grad is not None
+    assert sides["student"].ones.grad.any()
+    assert sides["teacher"].ones.grad is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
