@@ -26,7 +26,9 @@ step. The student alone keeps the data and the label edges as they are: for `liv
 with MixUp, weights of classes and smoothing. It has no losses on features, as `cskd` has.
 
 These are short runs of small networks on small data, made to show that each method runs and what
-it does there. They are no ranking of methods, and no replication of any paper's table.
+it does there. They are no ranking of methods, and no replication of any paper's table. The specs in
+`specs/methods/liver_fibrosis/`, with the networks of the paper, take too long for it and are not
+among them.
 """
 
 
