@@ -27,8 +27,13 @@ def test_against_numpy(shape: tuple[int, ...]) -> None:
         module.get_parameter("bias").copy_(torch.tensor(bias))
     v = np.einsum("...i,ji->...j", s, weight) + bias
     expected = ((t - s) ** 2 / (1e-6 + np.exp(v)) + v).mean()
-    value = module(student=torch.from_numpy(s), teacher=torch.from_numpy(t))
+    student = torch.from_numpy(s).requires_grad_()
+    value = module(student=student, teacher=torch.from_numpy(t))
     assert value.item() == pytest.approx(expected, rel=1e-10)
+    (grad,) = torch.autograd.grad(value, student)
+    of_v = 1 - (t - s) ** 2 * np.exp(v) / (1e-6 + np.exp(v)) ** 2
+    want = 2 * (s - t) / (1e-6 + np.exp(v)) + of_v @ weight  # v follows the student as well
+    np.testing.assert_allclose(grad.numpy(), want / s.size, rtol=1e-9)
 
 
 def test_a_sample_that_is_far_off_is_asked_of_less() -> None:

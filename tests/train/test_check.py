@@ -197,31 +197,6 @@ def test_score_reaches_for_the_prediction(make_spec: Any) -> None:
         Score("m", {"x": "ids"}, parse_tap("output"), "label", 4).predict(Tagger(), batch)
 
 
-def test_passes_with_dropout_are_averaged_as_probabilities(make_spec: Any) -> None:
-    spec = kdgraph.load_spec(make_spec(train={"evaluate": {"passes": 3}}))
-    score = find_score(spec)
-    model = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.BatchNorm1d(10),
-        torch.nn.Dropout(0.5),
-    )  # fmt: skip
-    batch = {"image": torch.randn(6, 1, 8, 8), "label": torch.arange(6)}
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    score.ready(model)
-    torch.manual_seed(3)
-    found = score.averaged(model, batch)
-    torch.manual_seed(3)
-    passes = [model(batch["image"]).softmax(1) for _ in range(3)]
-    assert not torch.equal(passes[0], passes[1])
-    torch.testing.assert_close(found.exp(), torch.stack(passes).mean(0))
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_passes_need_classes(make_spec: Any) -> None:
-    text = make_spec(train={"evaluate": {"passes": 3, "target": "image"}})
-    with pytest.raises(kdgraph.KDGraphError, match="`passes` are averaged"):
-        find_score(kdgraph.load_spec(text))
-
-
 def test_an_examined_model_follows_to_the_device(make_spec: Any) -> None:
     spec = kdgraph.load_spec(make_spec())
     model = torch.nn.Linear(2, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +79,16 @@ def test_operations_are_those_of_pillow(operation: str) -> None:
             assert np.abs(gap).max() <= 1  # a rounding
 
 
+# the first operations of the 25 pairs that AutoAugment found for ImageNet
+IMAGENET = [
+    ("posterize", 8), ("solarize", 5), ("equalize", 8), ("posterize", 7), ("equalize", 7),
+    ("equalize", 4), ("solarize", 3), ("posterize", 5), ("rotate", 3), ("equalize", 8),
+    ("rotate", 8), ("rotate", 9), ("equalize", 7), ("invert", 4), ("color", 4),
+    ("rotate", 8), ("color", 8), ("sharpness", 7), ("shear_x", 5), ("color", 0),
+    ("equalize", 7), ("solarize", 5), ("invert", 4), ("color", 4), ("equalize", 8),
+]  # fmt: skip
+
+
 def test_published_lists() -> None:
     share, steps = JDA().steps()
     assert (share, len(steps)) == (0.3, 14)
@@ -89,14 +98,8 @@ def test_published_lists() -> None:
     assert (share, steps[0], steps[-1]) == (0.5, ("invert", 7), ("shear_x", 8))
     assert JDA(policy="cifar10", probability=0.2).steps()[0] == 0.2
     share, steps = JDA(policy="imagenet").steps()
-    assert (share, len(steps)) == (0.2, 25)
-    assert steps[:2] == [("posterize", 8), ("solarize", 5)]
-    assert steps[-2:] == [("color", 4), ("equalize", 8)]
-    counted = Counter(name for name, _ in steps)
-    assert counted == {
-        "equalize": 7, "rotate": 4, "color": 4, "posterize": 3, "solarize": 3, "invert": 2,
-        "sharpness": 1, "shear_x": 1,
-    }  # fmt: skip
+    assert share == 0.2
+    assert steps == IMAGENET
     assert set(OPERATIONS) == {name for _, steps in POLICIES.values() for s in steps for name in s}
 
 
