@@ -49,6 +49,8 @@ class Scorer(LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """One batch of validation data; passes with dropout draw the same numbers every time."""
+        if index == 0:  # in the score's mode, whatever mode the model is handed over in
+            self.score.ready(self.scored(), batch)
         if self.score.passes is not None:
             torch.manual_seed(seed_of("passes", index))
         prediction = self.score.averaged(self.scored(), batch)
@@ -60,9 +62,8 @@ class Scorer(LightningModule):
         self.validation_step(batch, index)
 
     def on_validation_epoch_start(self) -> None:
-        """Scores in the score's mode, whatever mode the model is handed over in."""
+        """Notes the mode in which the model is handed over."""
         self._was_training = self.scored().training
-        self.score.ready(self.scored())
 
     def on_validation_epoch_end(self) -> None:
         """Computes the metrics."""

@@ -25,6 +25,7 @@ from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
 from kdgraph.train.keep import fingerprint, write_json
 from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
+from kdgraph.train.passes import check_passes
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
@@ -83,6 +84,7 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)
+    check_passes(checked, data, splits, trust)
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
     if compare:
         derived.append(student_alone(checked))

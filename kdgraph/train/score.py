@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 import torchmetrics
 from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
-from kdgraph.capture.liveness import keep_dropout
+from kdgraph.capture.liveness import keep_dropout, still
 from kdgraph.capture.record import reach
 from kdgraph.capture.taps import TapPath, parse_tap
 from kdgraph.errors import DataError, near
@@ -45,11 +46,23 @@ class Score:
     decoder: Decoder | None = None
     passes: int | None = None
 
-    def ready(self, module: nn.Module) -> None:
-        """Puts a model in the mode in which ``averaged`` runs it."""
+    def ready(self, module: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        """Puts a model in the mode in which ``averaged`` runs it, where its statistics stand still.
+
+        What else moves by a run, statistics by another name say, is found on copies of the model
+        and of two rows of the batch.
+        """
         module.eval()
         if self.passes is not None:
             keep_dropout(module)
+            still(module, {name: value[:2] for name, value in self.given(module, batch).items()})
+
+    def given(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a model is run on, by the names of its arguments."""
+        inputs = self.inputs
+        if isinstance(inputs, str):
+            inputs = {next(iter(signature(module.forward).parameters), "input"): inputs}
+        return {name: batch[entry] for name, entry in inputs.items()}
 
     def update(
         self, metric: torchmetrics.Metric, prediction: Tensor, batch: Mapping[str, Tensor]
