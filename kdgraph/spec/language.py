@@ -57,6 +57,7 @@ class ModelSpec(Strict):
     depth), while its statistics stand still. ``batch_statistics: true`` has the batch norms of a
     frozen model use the mean and the variance of each batch, as in training, and not the running
     ones, which stand still; what it gives for a sample then depends on the others of the batch.
+    Several calls of it, by ``same_as`` or ``passes``, have one mean and variance over all of them.
     ``snapshot_of`` makes a frozen copy of a trained model, in eval mode, which
     ``DistillModule.snapshot`` brings up to date.
 

@@ -55,6 +55,25 @@ def in_training(module: nn.Module) -> Tensor:
     return found
 
 
+def test_several_calls_have_one_mean_and_variance() -> None:
+    """Of both batches put together, not of each."""
+    text = copy.deepcopy(SPEC)
+    text["batch"]["other"] = text["batch"]["image"]
+    text["models"]["again"] = {"same_as": "teacher", "input": "other", "taps": {"out": "output"}}
+    for model in ("teacher", "student"):
+        text["models"][model]["input"] = "image"
+    edge = {"use": "soft_target", "student": "student.logits", "teacher": "again.out"}
+    text["losses"]["again"] = edge
+    teacher, other = net(0), 3 * image() + 1
+    step = kdgraph.compile(text, models={"teacher": teacher, "student": net(1)})
+    found = step(image=image(), other=other).outputs
+    with torch.no_grad():
+        both = copy.deepcopy(teacher).train()(torch.cat([image(), other]))
+    torch.testing.assert_close(found["teacher.logits"], both[:6])
+    torch.testing.assert_close(found["again.out"], both[6:])
+    assert not torch.allclose(found["teacher.logits"], in_training(teacher), atol=1e-3)
+
+
 @pytest.mark.parametrize("rung", ["fx", "export", "ports"])
 def test_as_in_training_on_every_rung(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def only(module: nn.Module, inputs: Any, taps: Any, **options: Any) -> Any:
