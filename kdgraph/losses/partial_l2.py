@@ -29,6 +29,10 @@ class PartialL2(RowLoss):
     vectors [B, D], tokens [B, L, D] or maps [B, C, H, W] of equal shape; one row per sample,
     token or pixel. Their teacher goes through the signal ``margin_relu`` first, their student
     through a 1 x 1 convolution, the link's adapter.
+
+    ``reduction: mean`` (the default) is the mean over channels and rows. The paper's distance is
+    the sum over a sample's channels and positions, C * H * W times that; ``batchmean`` with
+    ``weight: C`` is its mean over the samples.
     """
 
     use: Literal["partial_l2"] = "partial_l2"

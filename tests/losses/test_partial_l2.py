@@ -32,6 +32,15 @@ def test_it_is_the_squared_error_of_the_rectified_where_both_are_on(
     torch.testing.assert_close(value_of(LOSS, student=student, teacher=teacher), expected)
 
 
+def test_the_sum_of_the_paper(value_of: Callable[..., Any]) -> None:
+    student, teacher = torch.rand(2, 3, 4, 2, 2).double() + 0.1
+    paper = (student - teacher).square().sum((1, 2, 3)).mean()
+    mean = value_of(LOSS, student=student, teacher=teacher)
+    torch.testing.assert_close(4 * 2 * 2 * mean, paper)
+    by_sample = LOSS.model_copy(update={"reduction": "batchmean"})
+    torch.testing.assert_close(4 * value_of(by_sample, student=student, teacher=teacher), paper)
+
+
 def test_no_gradient_where_nothing_is_asked(value_of: Callable[..., Any]) -> None:
     student = torch.tensor([[-3.0, -1.0]], requires_grad=True)
     value_of(LOSS, student=student, teacher=torch.tensor([[-1.0, -3.0]])).backward()
