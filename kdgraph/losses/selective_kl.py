@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class SelectiveKL(RowLoss):
     """``tau**2 * m_i KL(p_i || q_i)``, ``p = softmax(z_t / tau)``, q of the student, m a trust.
 
-    CCSKD: Gou et al. 2022 (10.1109/TCDS.2022.3232569), where ``m = 2`` for samples that the
+    CCSKD: Gou et al. 2023 (10.1109/TCDS.2022.3232569), where ``m = 2`` for samples that the
     teacher gets right, 1 for others, less in later epochs. ``trust`` is [B], or of the shape of
     the rows ([B, L], [B, H, W]); it has no gradient. Logits are [B, K], [B, L, K] or maps
     [B, K, H, W]; one row per sample, token or pixel.

@@ -19,7 +19,7 @@ class Correct(Signal):
     Logits ``of`` are [B, K], [B, L, K] or [B, K, H, W], ``label`` class numbers [B], [B, L] or
     [B, H, W]; of several largest logits the first counts. A label that no class has, one to be
     ignored say, is never met. For masks and weights that trust a teacher only where it is right,
-    as selective distillation does (Gou et al. 2022, 10.1109/TCDS.2022.3232569).
+    as selective distillation does (Gou et al. 2023, 10.1109/TCDS.2022.3232569).
     """
 
     use: Literal["correct"] = "correct"
