@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,9 +11,6 @@ from torch import Tensor
 from kdgraph.kernels.base import Kernel, interpreted, register_kernel
 from kdgraph.losses.base import Loss
 from kdgraph.losses.relation import Relation
-from kdgraph.spec.shapes import Shape
-
-_SMALL = 2**14  # numbers that the reference may hold at once without anyone noticing
 
 
 @register_kernel("relation")
@@ -24,15 +20,12 @@ class RelationKernel(Kernel):
     Both follow from the squared distances, which are summed in float64 from exact differences;
     cosines are taken in float64 in registers, three of a triangle at a time. What is kept for
     the backward pass is four numbers of float64 per pair of samples. The sides may differ in
-    type, width and memory format. Samples coincide where the plain loss says so.
+    type, width and memory format. Samples coincide where the plain loss says so. No batch is too
+    small: how large it will be is not always known beforehand, and a few launches take the place
+    of many.
     """
 
     losses = ("relation",)
-
-    def declines(self, loss: Loss, **shapes: Shape) -> str | None:
-        batch, width = shapes["student"][0], max(math.prod(s[1:]) for s in shapes.values())
-        held = batch * batch * max(width, batch)
-        return f"the reference holds only {held} numbers at a time" if held < _SMALL else None
 
     def run(self, loss: Loss, **inputs: Any) -> Tensor:
         assert isinstance(loss, Relation)

@@ -192,9 +192,3 @@ def test_compiled_and_exported_it_is_one_node() -> None:
     nodes = [n for n in program.graph.nodes if "kdgraph" in str(n.target)]
     assert [str(n.target) for n in nodes] == ["kdgraph.relation.default"]
     torch.testing.assert_close(program.module()(*inputs), true)
-
-
-def test_small_batches_are_left_to_the_reference() -> None:
-    kernel = KERNELS.get("relation")
-    assert kernel.declines(loss(), student=(64, 64), teacher=(64, 64)) is None
-    assert "1024 numbers" in (kernel.declines(loss(), student=(8, 4, 2, 2), teacher=(8, 3)) or "")
