@@ -32,14 +32,15 @@ from kdgraph.kernels._gram import (
 )
 from kdgraph.kernels._layout import Side, alignment, laid, made_like, sizes
 
-# By the type of the operands: "tf32" for float16, and for sides of different types.
+# By the type of the operands: "tf32" for float16, and "tf32x3" for float32. A number at
+# the end is of the machines (compute capability) that spill registers otherwise.
 ACROSS = {
     "bfloat16": Config({"BT": 64, "BM": 32}, 8, 3),
     "bfloat16_80": Config({"BT": 32, "BM": 32}, 4, 2),
     "tf32": Config({"BT": 64, "BM": 32}, 8, 2),
     "tf32_80": Config({"BT": 32, "BM": 32}, 4, 2),
     "tf32x3": Config({"BT": 64, "BM": 16}, 8, 2),
-    "tf32x3_80": Config({"BT": 32, "BM": 16}, 4, 2),
+    "tf32x3_80": Config({"BT": 32, "BM": 16}, 8, 2),
 }
 BACK = {
     "bfloat16": Config({"BM": 64, "BN": 64, "BK": 64}, 4, 3),
@@ -259,7 +260,7 @@ def products(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ACROSS=s.across, ALIGN=align,
     )  # fmt: skip
 
-    operand, how = precision(student.dtype, teacher.dtype)
+    operand, how = precision(student.dtype)
     chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, stats)
     lines = triton.cdiv(K, chosen.tiles["BT"])
     tiles = lines * (lines + 1) // 2
@@ -292,7 +293,7 @@ def gradient(
     raw = out if out.dtype == torch.float32 else made_like(x, torch.float32)
     made = Side(out, side.across, M * K, M if side.across else K)
 
-    operand, how = precision(student.dtype, teacher.dtype)
+    operand, how = precision(student.dtype)
     chosen = config(BACK, "bfloat16" if operand == torch.bfloat16 else how, x)
     p, q, r = pqr
     first, second = (p - q, q.mT - r) if of_teacher else (q, r - q)

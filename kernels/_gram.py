@@ -38,17 +38,19 @@ def split(programs: int, length: int, step: int) -> tuple[int, int]:
     return parts, triton.cdiv(length, parts * step) * step
 
 
-def precision(*dtypes: torch.dtype) -> tuple[torch.dtype, str]:
-    """The type of operands that are formed, and how float32 ones are multiplied."""
-    if torch.float32 in dtypes:
-        return torch.float32, "tf32x3"
-    return (torch.bfloat16 if set(dtypes) == {torch.bfloat16} else torch.float32), "tf32"
+def precision(dtype: torch.dtype) -> tuple[torch.dtype, str]:
+    """The type of operands that are formed of features, and how float32 ones are multiplied."""
+    operand = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    return operand, "tf32x3" if dtype == torch.float32 else "tf32"
 
 
 def config(configs: Mapping[str, Config], key: str, x: Tensor) -> Config:
-    """The one for a type of features; before Hopper, with fewer registers left, of its own."""
-    old = x.is_cuda and torch.cuda.get_device_capability(x.device)[0] < 9
-    return configs.get(f"{key}_80", configs[key]) if old else configs[key]
+    """The one for a type of features; where x is not on a Hopper, there may be one of its own."""
+    if not x.is_cuda:
+        return configs[key]
+    major, _ = torch.cuda.get_device_capability(x.device)
+    machine = "_80" if major < 9 else "_100" if major > 9 else ""
+    return configs.get(key + machine, configs[key])
 
 
 def launch(

@@ -23,8 +23,10 @@ def gap(student: Tensor, teacher: Tensor, *, cosine: bool = True) -> Tensor:
 
     ``N`` holds the cosines between rows, else the products of rows, each of its rows divided by
     its length. Cosines are compared on the smaller of both sides, [M, M] or [K, K], where K is
-    the same. Differentiable once.
+    the same. Differentiable once. Sides of different types are widened first.
     """
+    if student.dtype != teacher.dtype:
+        student, teacher = student.float(), teacher.float()
     M, K = student.shape[1:]
     if cosine and K < M and teacher.shape[2] == K:
         value: Tensor = gap_across(student, teacher)[0]
@@ -39,8 +41,7 @@ def _reference(x: Tensor) -> bool:
 
 def _delta(student: Tensor, teacher: Tensor) -> bool:
     """Whether the difference of Gram matrices is made of the difference of the features."""
-    full = student.dtype == teacher.dtype == torch.float32
-    return full and student.shape[2] == teacher.shape[2]
+    return student.dtype == torch.float32 and student.shape[2] == teacher.shape[2]
 
 
 def _kept(x: Tensor, number: int, size: int, lines: int) -> tuple[Tensor, Tensor]:

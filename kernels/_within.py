@@ -33,12 +33,15 @@ from kdgraph.kernels._gram import (
 )
 from kdgraph.kernels._layout import Side, alignment, laid, made_like, sizes
 
-# By the type of the features; "small" where fewer than 128 rows or columns are to be filled.
+# By the type of the features; "small" where no tile of 128 would be filled. A number at the end is
+# of the machines (compute capability) that spill registers otherwise.
 WITHIN = {
     "half": Config({"BM": 128, "BK": 64}, 8, 3),
     "half_small": Config({"BM": 64, "BK": 64}, 4, 3),
+    "half_small_100": Config({"BM": 64, "BK": 64}, 8, 3),
     "float32": Config({"BM": 64, "BK": 16}, 8, 2),
     "float32_80": Config({"BM": 32, "BK": 16}, 4, 2),
+    "float32_100": Config({"BM": 64, "BK": 32}, 8, 2),
 }
 PRODUCT = {
     "bfloat16": Config({"BM": 128, "BN": 128, "BK": 64}, 8, 3),
@@ -292,9 +295,9 @@ def gram_matrices(student: Tensor, teacher: Tensor, delta: bool) -> Tensor:
     s = laid(student)
     t = laid(teacher, s.across if delta else None)
     B, M, _ = student.shape
-    alike = student.dtype == teacher.dtype and s.across == t.across
-    programs = B * (2 if alike and not delta else 1)
-    chosen = _config(student, teacher, M)
+    programs = B * (2 if s.across == t.across and not delta else 1)
+    key = "float32" if student.dtype == torch.float32 else "half_small" if M <= 64 else "half"
+    chosen = config(WITHIN, key, student)
     lines = triton.cdiv(M, chosen.tiles["BM"])
     tiles = lines * (lines + 1) // 2
     longest = max(student.shape[2], teacher.shape[2])
@@ -314,18 +317,12 @@ def gram_matrices(student: Tensor, teacher: Tensor, delta: bool) -> Tensor:
 
     if delta:
         run(apart_grams, s, t)
-    elif alike:
+    elif s.across == t.across:
         run(grams, s, t, 2, 0)
     else:
         run(grams, t, t, 1, 0)
         run(grams, s, s, 1, 1)
     return out[0] if parts == 1 else out.sum(0)
-
-
-def _config(student: Tensor, teacher: Tensor, M: int) -> Config:
-    if torch.float32 in (student.dtype, teacher.dtype):
-        return config(WITHIN, "float32", student)
-    return WITHIN["half_small" if M <= 64 else "half"]
 
 
 def gaps(gram: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
@@ -356,7 +353,7 @@ def gradient(
     made = Side(out, side.across, M * K, M if side.across else K)
     key = str(x.dtype).removeprefix("torch.")
     key += "_small" if key == "bfloat16" and min(M, K) <= 64 else ""
-    chosen = PRODUCT[key]
+    chosen = config(PRODUCT, key, x)
     tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
     align = alignment(side, made)
     launch(
