@@ -10,7 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdgraph.kernels import _sparse_rows
 from kdgraph.kernels._chunks import Head
 from kdgraph.kernels._device import LN2, LOG2E, expm1_rest
 from kdgraph.kernels._heads import logits, slope
@@ -112,20 +111,20 @@ def linear_sparse_rows(
     else:
         tau = tl.load(TAU + row * step)
         each = tl.where(bucket != 0, 1.0, tau)
-        rest = rest_of(S, 1, IDS, k, V, VP, each, BIAS, factor, cap, HEAD, MOST, BLOCK)
+        rest = rest_of(S, 1, 4, IDS, k, V, VP, each, BIAS, factor, cap, HEAD, MOST, BLOCK)
         ids, here, z, log_p = listed(S, 1, IDS, LOG_P, k, V, BIAS, factor, cap, HEAD, MOST)
         loss, rise, rise_rest = compared(z, log_p, tl.load(LOG_P + k), rest, tau)
         tl.store(LOSS + row, loss.to(tl.float32))
         if grad:
             up = weight * rise_rest.to(tl.float32)
-            tl.debug_barrier()  # the listed logits were read, by other threads
-            spread(S, 1, G, V, VP, each, rest, up, BIAS, factor, cap, HEAD, True, BLOCK)
             own = weight * rise.to(tl.float32) * slope(z, factor, cap, HEAD)
+            tl.debug_barrier()  # the listed logits were read, by other threads
+            spread(S, 1, 4, G, V, VP, each, rest, up, BIAS, factor, cap, HEAD, True, BLOCK)
             tl.debug_barrier()  # the listed classes were written to, by other threads
             tl.store(G + ids, own.to(G.dtype.element_ty), mask=here)
 
 
-BLOCK, NUM_WARPS = 4096, 8
+BLOCK, NUM_WARPS, SPARSE_WARPS = 4096, 8, 16
 HEADS = (False, True)
 GRADIENTS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -157,8 +156,8 @@ def launch_sparse_rows(
         s if out is None else out, student.classes, s.shape[1], ids.shape[1], s.stride(0),
         0 if out is None else out.stride(0), int(len(tau) > 1), int(bucket),
         student.factor, student.cap, int(out is not None),
-        HEAD=not student.plain, MOST=MOST, BLOCK=_sparse_rows.BLOCK,
-        num_warps=_sparse_rows.NUM_WARPS,
+        HEAD=not student.plain, MOST=MOST, BLOCK=BLOCK,
+        num_warps=SPARSE_WARPS,
     )  # fmt: skip
 
 

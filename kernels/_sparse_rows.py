@@ -31,7 +31,13 @@ PLAIN_NUMBERS = ["V", "L", "k", "s0", "s1", "sc", "step", "bucket"]
 
 
 @triton.jit
-def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLOCK):
+def _column(c, sc, ALIGN: tl.constexpr):
+    """Where columns are; next to each other where rows are aligned."""
+    return c if ALIGN > 1 else c.to(tl.int64) * sc
+
+
+@triton.jit
+def rest_of(Z, sc, ALIGN, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLOCK):
     """R of one row times its temperature, in float64; VP elements may be read, V are classes."""
     lanes = tl.arange(0, MOST)
     ids = tl.load(IDS + lanes, mask=lanes < k, other=V)
@@ -41,7 +47,7 @@ def rest_of(Z, sc, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLOCK):
     a = LOG2E / tau
     for i in range(0, V, BLOCK):
         c = i + tl.arange(0, BLOCK)
-        z = tl.load(Z + c.to(tl.int64) * sc, mask=c < VP, other=0.0)
+        z = tl.load(Z + _column(c, sc, ALIGN), mask=c < VP, other=0.0)
         z = logits(z, BIAS, c, c < VP, c < V, factor, cap, HEAD)
         last = tl.sum((ids < i + BLOCK).to(tl.int32), 0)
         for j in range(first, tl.minimum(last, k)):
@@ -98,7 +104,7 @@ def _apart(log_p, log_q):
 
 
 @triton.jit
-def spread(Z, sc, G, V, VP, tau, rest, up, BIAS, factor, cap, HEAD, OVER, BLOCK):
+def spread(Z, sc, ALIGN, G, V, VP, tau, rest, up, BIAS, factor, cap, HEAD, OVER, BLOCK):
     """Writes ``up exp(z / tau - R)``, by the product, to all of one row.
 
     With ``OVER`` G lies over the first half of Z, or all of it: what a block writes lies before
@@ -109,7 +115,7 @@ def spread(Z, sc, G, V, VP, tau, rest, up, BIAS, factor, cap, HEAD, OVER, BLOCK)
     a = LOG2E / tau
     for i in range(0, V, BLOCK):
         c = i + tl.arange(0, BLOCK)
-        z = tl.load(Z + c.to(tl.int64) * sc, mask=c < VP, other=0.0)
+        z = tl.load(Z + _column(c, sc, ALIGN), mask=c < VP, other=0.0)
         z = logits(z, BIAS, c, c < VP, c < V, factor, cap, HEAD)
         g = up * tl.exp2((z - shift) * a) * slope(z, factor, cap, HEAD)
         if OVER:
@@ -134,13 +140,12 @@ def sparse_rows(
     row = tl.program_id(0).to(tl.int64)
     Z += (row // L) * s0 * ALIGN + (row % L) * s1 * ALIGN
     V *= ALIGN
-    columns = 1 if ALIGN > 1 else sc
     IDS += row * k
     LOG_P += row * (k + 1)
     tau = tl.load(TAU + row * step)
     each = tl.where(bucket != 0, 1.0, tau)
-    rest = rest_of(Z, columns, IDS, k, V, V, each, Z, 1.0, 0.0, False, MOST, BLOCK)
-    _, _, z, log_p = listed(Z, columns, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
+    rest = rest_of(Z, sc, ALIGN, IDS, k, V, V, each, Z, 1.0, 0.0, False, MOST, BLOCK)
+    _, _, z, log_p = listed(Z, sc, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
     loss, _, _ = compared(z, log_p, tl.load(LOG_P + k), rest, tau)
     tl.store(LOSS + row, loss.to(tl.float32))
     tl.store(REST + row, rest)
@@ -155,7 +160,6 @@ def sparse_gradient(
     row = tl.program_id(0).to(tl.int64)
     Z += (row // L) * s0 * ALIGN + (row % L) * s1 * ALIGN
     V *= ALIGN
-    columns = 1 if ALIGN > 1 else sc
     G += row * V
     grad = tl.load(GRAD + row)
     if grad == 0.0:
@@ -166,27 +170,16 @@ def sparse_gradient(
         tau = tl.load(TAU + row * step)
         each = tl.where(bucket != 0, 1.0, tau)
         rest = tl.load(REST + row)
-        ids, here, z, log_p = listed(Z, columns, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
+        ids, here, z, log_p = listed(Z, sc, IDS, LOG_P, k, V, Z, 1.0, 0.0, False, MOST)
         _, rise, rise_rest = compared(z, log_p, tl.load(LOG_P + k), rest, tau)
         up = grad / tau
+        own = up * rise.to(tl.float32)
         spread(
-            Z,
-            sc,
-            G,
-            V,
-            V,
-            each,
-            rest,
-            up * rise_rest.to(tl.float32),
-            Z,
-            1.0,
-            0.0,
-            False,
-            False,
-            BLOCK,
-        )
+            Z, sc, ALIGN, G, V, V, each, rest, up * rise_rest.to(tl.float32), Z, 1.0, 0.0,
+            False, False, BLOCK,
+        )  # fmt: skip
         tl.debug_barrier()  # the listed classes were written to, by other threads
-        tl.store(G + ids, (up * rise.to(tl.float32)).to(G.dtype.element_ty), mask=here)
+        tl.store(G + ids, own.to(G.dtype.element_ty), mask=here)
 
 
 BLOCK, NUM_WARPS = 2048, 4
