@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
@@ -112,6 +113,7 @@ def _list(registry: Registry[Any], form: str) -> None:
                     **({"paper": cited} if (cited := paper(value)) else {}),
                     "keys": keys(value),
                     **_when(value),
+                    **({"losses": losses} if (losses := _losses(value)) else {}),
                 }
                 for name, value in registry.items()
             ]
@@ -126,11 +128,21 @@ def _list(registry: Registry[Any], form: str) -> None:
 
 
 def _summary(value: Any) -> str:
-    """What an entry is and whose, in one line; of a pass also whether it has to be asked for."""
+    """What an entry is and whose, in one line.
+
+    Of a pass also whether it has to be asked for, and of a kernel the losses that it computes.
+    """
+    if losses := _losses(value):
+        return f"{', '.join(losses)}: {first_line(value)}"
     if _when(value).get("default") is False:
         return f"{first_line(value)} Off by default: --also runs it."
     cited = paper(value)
     return f"{first_line(value)}  [{cited}]" if cited else first_line(value)
+
+
+def _losses(value: Any) -> list[str]:
+    """The losses of a kernel; nothing for other entries."""
+    return [] if inspect.isclass(value) else list(getattr(value, "losses", ()))
 
 
 def _when(value: Any) -> dict[str, bool]:

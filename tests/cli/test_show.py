@@ -131,6 +131,7 @@ def test_list_each_kind(run: Run) -> None:
     expected = {
         "losses": "soft_target", "signals": "ensemble", "adapters": "conv1x1", "models": "timm",
         "passes": "prune", "schedules": "cosine", "data": "digits",
+        "kernels": "csc",
     }  # fmt: skip
     for kind, name in expected.items():
         lines = run("list", kind).stdout.splitlines()
@@ -144,6 +145,13 @@ def test_list_one(run: Run) -> None:
     facts = json.loads(run("list", "losses", "soft_target", "--format", "json").stdout)
     assert facts["keys"]["student"] == {"value": "tensor", "required": True, "default": None}
     assert facts["keys"]["tau"]["default"] == 4.0
+
+
+def test_kernels_are_listed_with_their_losses(run: Run) -> None:
+    (line,) = [x for x in run("list", "kernels").stdout.splitlines() if x.startswith("csc ")]
+    assert "csc, spatial_correlation: " in line
+    found = {e["name"]: e for e in json.loads(run("list", "kernels", "--format", "json").stdout)}
+    assert found["csc"]["losses"] == ["csc", "spatial_correlation"]
 
 
 def test_losses_are_listed_with_their_paper(run: Run) -> None:
