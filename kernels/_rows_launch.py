@@ -27,11 +27,12 @@ from kdgraph.kernels._softmax_rows import (
 )
 
 Strides: TypeAlias = tuple[int, int, int]
+Tile: TypeAlias = tuple[int, int, int]  # rows, block, warps
 
 SERIES = [*(f"f{i}" for i in range(7)), *(f"g{i}" for i in range(7))]
 
 WIDTHS = {
-    # classes up to which one tile holds a row: rows, block, warps
+    # classes up to which one tile holds a row
     32: (32, 32, 4),
     128: (8, 128, 4),
     512: (2, 512, 4),
@@ -140,7 +141,7 @@ def _forward_split(case: _Case, plan: Plan, out: dict[str, Tensor]) -> None:
     count = -(-case.K // plan.piece)
     grid = (case.tiles(plan.rows), count)
     pieces = out["VALUES"].new_empty((PARTIAL, count, rows))
-    args = case.inputs() | {"PIECES": pieces, "piece": plan.piece}
+    args = case.inputs() | {"PIECES": pieces, "piece": plan.piece // plan.block}
     constants = case.constants(plan)
     kind = REVERSE.value if problem.kind == REVERSE.value else FORWARD.value  # which side is first
     only = {"KIND": kind, "LABELLED": problem.label is not None}
@@ -304,8 +305,7 @@ class _Case:
 def forward_plan(case: _Case) -> Plan:
     """Tiles, sweeps or pieces, by the shape of the rows."""
     once = case.problem.kind in (FORWARD.value, REVERSE.value)
-    sweep = ACROSS_SWEEP if case.across else SWEEP_ONCE if once else SWEEP
-    tiles = ACROSS if case.across else WIDTHS
+    tiles, sweep = forward_tiles(case.across, once)
     for width, tile in tiles.items():
         if width >= case.K:
             return Plan(*tile, one_tile=True)
@@ -315,6 +315,15 @@ def forward_plan(case: _Case) -> Plan:
     if count < 2:
         return plan
     return plan._replace(piece=-(-blocks // count) * plan.block)
+
+
+def forward_tiles(across: bool, once: bool) -> tuple[dict[int, Tile], Tile]:
+    """Tiles that hold a row, and that of sweeps; a second sweep takes twice the registers."""
+    if not across:
+        return WIDTHS, SWEEP_ONCE if once else SWEEP
+    tiles = (*ACROSS.items(), (0, ACROSS_SWEEP))
+    wide = {width: (r, k, warps if once else 2 * warps) for width, (r, k, warps) in tiles}
+    return wide, wide.pop(0)
 
 
 def rise_plan(case: _Case) -> Plan:
@@ -339,12 +348,11 @@ def variants() -> list[Variant]:
     classes, positions = int(CLASSES.value), int(POSITIONS.value)
     for kind in (FORWARD.value, REVERSE.value, MIXTURE.value, TOTAL_VARIATION.value):
         once = kind in (FORWARD.value, REVERSE.value)
-        sweeps = ((classes, SWEEP_ONCE if once else SWEEP), (positions, ACROSS_SWEEP))
-        for layout, tiles in ((classes, WIDTHS), (positions, ACROSS)):
+        for layout in (classes, positions):
+            tiles, sweep = forward_tiles(layout == positions, once)
             plans = [Plan(*tile, one_tile=True) for tile in tiles.values()]
             found += [Variant(whole_rows, kind, layout, plan) for plan in plans]
-        for layout, tile in sweeps:
-            plan = Plan(*tile, one_tile=False)
+            plan = Plan(*sweep, one_tile=False)
             split = split_rows if once else split_terms
             found += [Variant(program, kind, layout, plan) for program in (whole_rows, split)]
         rises = ((classes, RISE, RISE_WIDE), (positions, RISE_ACROSS, RISE_ACROSS_WIDE))
@@ -354,6 +362,7 @@ def variants() -> list[Variant]:
         if once:
             plan = Plan(JOIN[0], 1, JOIN[1], one_tile=False)
             found.append(Variant(join_rows, kind, classes, plan))
-    # the first sweep of the others, in pieces
-    plan = Plan(*SWEEP, one_tile=False)
-    return [*found, Variant(split_rows, FORWARD.value, classes, plan)]
+    for layout in (classes, positions):  # the first sweep of the others, in pieces
+        plan = Plan(*forward_tiles(layout == positions, False)[1], one_tile=False)
+        found.append(Variant(split_rows, FORWARD.value, layout, plan))
+    return found

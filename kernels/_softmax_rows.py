@@ -206,13 +206,13 @@ def _second_sweep(
 
 
 @triton.jit
-def _write_stats(STATS_OUT, row, rows, there, m1, l1, m2, l2, c, kl):
-    tl.store(STATS_OUT + row, m1, mask=there)
-    tl.store(STATS_OUT + rows + row, l1, mask=there)
-    tl.store(STATS_OUT + 2 * rows + row, m2, mask=there)
-    tl.store(STATS_OUT + 3 * rows + row, l2, mask=there)
-    tl.store(STATS_OUT + 4 * rows + row, c, mask=there)
-    tl.store(STATS_OUT + 5 * rows + row, kl, mask=there)
+def _write_stats(STATS_OUT, row, rows, there, live, m1, l1, m2, l2, c, kl):
+    tl.store(STATS_OUT + row, tl.where(live, m1, 0.0), mask=there)
+    tl.store(STATS_OUT + rows + row, tl.where(live, l1, 0.0), mask=there)
+    tl.store(STATS_OUT + 2 * rows + row, tl.where(live, m2, 0.0), mask=there)
+    tl.store(STATS_OUT + 3 * rows + row, tl.where(live, l2, 0.0), mask=there)
+    tl.store(STATS_OUT + 4 * rows + row, tl.where(live, c, 0.0), mask=there)
+    tl.store(STATS_OUT + 5 * rows + row, tl.where(live, kl, 0.0), mask=there)
 
 
 @triton.jit
@@ -241,7 +241,7 @@ def _cross_entropy(
     log_sum = log_of(ordinary)
     value = (m_s - own.to(tl.float32)) + log_sum * LN2
     tl.store(LABELLED_OUT + row, tl.where(counts, value, 0.0), mask=there)
-    tl.store(STATS_OUT + 7 * rows + row, log_sum, mask=there)
+    tl.store(STATS_OUT + 7 * rows + row, tl.where(live, log_sum, 0.0), mask=there)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -281,7 +281,7 @@ def whole_rows(
             T_LAYOUT, ALIGN, ROWS, BLOCK,
         )  # fmt: skip
     l1, l2, c, kl, value = finished(z1, z2, c, a)
-    _write_stats(STATS_OUT, row, rows, there, m1, l1, m2, l2, c, kl)
+    _write_stats(STATS_OUT, row, rows, there, live, m1, l1, m2, l2, c, kl)
     mean = value  # that of the reverse divergence; the forward one has no use for it
     if KIND != FORWARD and KIND != REVERSE:
         if ONE_TILE:
@@ -297,13 +297,15 @@ def whole_rows(
                 f_of, phi_of, KIND, SAME, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
             )  # fmt: skip
         mean = mean_of(plus, minus, l1, l2, KIND)
-    tl.store(STATS_OUT + 6 * rows + row, mean, mask=there)
+    tl.store(STATS_OUT + 6 * rows + row, tl.where(live, mean, 0.0), mask=there)
     tl.store(VALUES + row, tl.where(live, value, 0.0), mask=there)
     if LABELLED:
         _cross_entropy(
             student, LABEL, LABELLED_OUT, STATS_OUT, b, pos, row, rows, there, live, K,
             _student(m1, m2, KIND), ordinary, ignore, S_LAYOUT, ALIGN,
         )  # fmt: skip
+    else:
+        tl.store(STATS_OUT + 7 * rows + row, tl.zeros((ROWS,), tl.float32), mask=there)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -313,7 +315,7 @@ def split_rows(
     KIND: tl.constexpr, LABELLED: tl.constexpr, S_LAYOUT: tl.constexpr, T_LAYOUT: tl.constexpr,
     ALIGN: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The pieces of ROWS rows that start at class ``piece * program_id(1)``."""
+    """The pieces of ROWS rows, of ``piece`` blocks each, by the second number of the program."""
     P, K = _sizes(P, K, S_LAYOUT, T_LAYOUT, ALIGN)
     rows = rows.to(tl.int64)
     b, pos, row, there = _rows_of(P, tl.program_id(0), ROWS)
@@ -321,11 +323,11 @@ def split_rows(
     read = _read(there, live, S_LAYOUT, T_LAYOUT)
     r_s, r_t = _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live)
     r1, r2 = pair(r_s, r_t, KIND)
-    first = tl.program_id(1) * piece
+    first = tl.program_id(1) * (piece * BLOCK)
+    last = tl.minimum(first + piece * BLOCK, K)
     m1, z1, m2, z2, c, a, ordinary = _sweep(
-        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first,
-        tl.minimum(first + piece, K), r1, r2, KIND, TAU_T is None, LABELLED, S_LAYOUT, T_LAYOUT,
-        ALIGN, ROWS, BLOCK,
+        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first, last, r1, r2,
+        KIND, TAU_T is None, LABELLED, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
     )  # fmt: skip
     step = tl.num_programs(1) * rows
     at = PIECES + tl.program_id(1) * rows + row
@@ -371,14 +373,16 @@ def join_rows(
             m1, z1, m2, z2, c, a, n1, y1, n2, y2, mid, area, r1, r2, TAU_T is None
         )
     l1, l2, c, kl, value = finished(z1, z2, c, a)
-    _write_stats(STATS_OUT, row, rows, there, m1, l1, m2, l2, c, kl)
-    tl.store(STATS_OUT + 6 * rows + row, value, mask=there)
+    _write_stats(STATS_OUT, row, rows, there, live, m1, l1, m2, l2, c, kl)
+    tl.store(STATS_OUT + 6 * rows + row, tl.where(live, value, 0.0), mask=there)
     tl.store(VALUES + row, tl.where(live, value, 0.0), mask=there)
     if LABEL is not None:
         _cross_entropy(
             (S, s_b, s_p, s_k), LABEL, LABELLED_OUT, STATS_OUT, b, pos, row, rows, there, live, K,
             _student(m1, m2, KIND), ordinary, ignore, S_LAYOUT, ALIGN,
         )  # fmt: skip
+    else:
+        tl.store(STATS_OUT + 7 * rows + row, tl.zeros((ROWS,), tl.float32), mask=there)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -401,11 +405,12 @@ def split_terms(
     r_s, r_t = _rates(TAU_S, TAU_T, tau_s_row, tau_t_row, row, live)
     r1, r2 = pair(r_s, r_t, KIND)
     m1, l1, m2, l2, c, kl = _read_stats(STATS_IN, row, rows, live)
-    first = tl.program_id(1) * piece
+    first = tl.program_id(1) * (piece * BLOCK)
+    last = tl.minimum(first + piece * BLOCK, K)
     value, plus, minus = _second_sweep(
-        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first,
-        tl.minimum(first + piece, K), m1, l1, m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND,
-        TAU_T is None, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
+        (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first, last, m1, l1,
+        m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND, TAU_T is None, S_LAYOUT, T_LAYOUT,
+        ALIGN, ROWS, BLOCK,
     )  # fmt: skip
     at = PIECES + tl.program_id(1) * rows + row
     tl.store(at, tl.where(live, value, 0.0), mask=there)
@@ -449,6 +454,9 @@ def rise_rows(
     s = _tile((S, s_b, s_p, s_k), b, pos, k, read_s, K, S_LAYOUT, ALIGN)
     t = _tile((T, t_b, t_p, t_k), b, pos, k, read_t, K, T_LAYOUT, ALIGN)
     x1, x2 = pair(s, t, KIND)
+    if KIND == REVERSE:  # phi less its mean, where the mean is mostly kl: nothing is added twice
+        kl -= mean
+        mean = tl.zeros((ROWS,), tl.float32)
     d = log_ratio(x1, x2, m1, m2, r1, r2, c, kl, KIND, TAU_T is None)
     m_s = _student(m1, m2, KIND)
     q = probability(s, m_s, r_s, _student(l1, l2, KIND))
