@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile methods constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels methods constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ bench: $(FULL) ## steps of kdgraph and of torchdistill; writes benchmarks/result
 bench-compile: $(FULL) ## the time that kdgraph.compile takes; writes benchmarks/results/
 	$(ALONE) $(BIN)/python benchmarks/compile_time.py --output benchmarks/results \
 	    --chart docs/images/compile_time.svg
+	$(BIN)/python benchmarks/performance_page.py
+
+bench-kernels: $(FULL) ## the kernels, on a GPU; writes benchmarks/results/
+	$(BIN)/python benchmarks/kernels.py --output benchmarks/results
 	$(BIN)/python benchmarks/performance_page.py
 
 methods: $(FULL) ## train every method over 3 seeds; writes docs/methods/results.md
