@@ -32,6 +32,11 @@ class SoftmaxRows(Kernel):
 
     losses = ("soft_target", "reverse_kl", "jensen_shannon", "skew_kl", "total_variation")
 
+    def declines(self, loss: Loss, **shapes: Shape) -> str | None:
+        """With a fused head, whose pass was switched off, one side may have more classes."""
+        classes = {shapes[side][class_dim(shapes[side])] for side in self.sides if side in shapes}
+        return "the sides differ in their number of classes" if len(classes) > 1 else None
+
     def run(self, loss: Loss, *, keep: Tensor | None = None, **inputs: Any) -> Tensor:
         """``keep``, bool in the shape of the rows: others are 0 and move nothing."""
         return _scaled(loss, _divergence(loss, keep=keep, **inputs)[0], **inputs)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import kdgraph
+from kdgraph.kernels.base import KERNELS
 from kdgraph.losses.soft_target import SoftTarget
 from kdgraph.passes._fused_head import _counts
 
@@ -110,6 +111,10 @@ def test_classes_that_one_side_lacks_are_masked(own: int, its: int) -> None:
     p, q = teacher.log_softmax(-1), student.log_softmax(-1)
     expected = 4 * (p.exp() * (p - q)).sum(-1).mean()
     torch.testing.assert_close(fused(**batch()).loss, expected)
+    loss = SoftTarget(student="a.b", teacher="c.d", fused_head=True)
+    rows = KERNELS.get("softmax_rows")  # without the pass, no other kernel may take it
+    assert rows.declines(loss, student=(3, 5, own), teacher=(3, 5, its)) is not None
+    assert rows.declines(loss, student=(3, 5, own), teacher=(3, 5, own)) is None
 
 
 def test_a_teacher_in_half_precision() -> None:
