@@ -40,26 +40,37 @@ WIDTHS = {
     2048: (1, 2048, 4),
     4096: (1, 4096, 8),
 }
-SWEEP = (1, 4096, 8)
-SWEEP_ONCE = (1, 4096, 4)  # KL needs fewer registers
-ACROSS = {32: (128, 32, 4), 128: (64, 128, 8)}  # where neighbouring rows are neighbours in memory
-ACROSS_SWEEP = (64, 64, 4)
+# Where neighbouring rows are neighbours in memory.
+ACROSS = {32: (128, 32, 4), 128: (64, 128, 8)}
+# Two sweeps take more registers than one: half the elements for each thread.
+ACROSS_TWICE = {32: (128, 32, 8), 128: (32, 128, 8)}
+SWEEP, SWEEP_TWICE = (1, 4096, 4), (1, 2048, 4)
+ACROSS_SWEEP, ACROSS_SWEEP_TWICE = (64, 64, 4), (64, 32, 4)
 RISE = {32: (32, 32, 4), 128: (8, 128, 4), 512: (2, 512, 4), 1024: (1, 1024, 4)}
 RISE_WIDE = (1, 2048, 4)
 RISE_ACROSS = {32: (128, 32, 4)}
 RISE_ACROSS_WIDE = (64, 64, 4)
 JOIN = (32, 1)  # rows, warps
+REGISTERS = 224  # of a thread that looks at each class twice
 BUSY = 528  # programs that keep a large GPU busy: four on each of 132 multiprocessors
 
 
 class Plan(NamedTuple):
-    """Tile and warps of a program; classes of a piece, 0 for rows that are not split."""
+    """Tile and warps of a program; classes of a piece, 0 for rows that are not split.
+
+    ``registers`` is the most a thread may have; left alone, ptxas spills for the sake of more
+    programs at once.
+    """
 
     rows: int
     block: int
     warps: int
     one_tile: bool
     piece: int = 0
+    registers: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        return {"num_warps": self.warps, "maxnreg": self.registers}
 
 
 class Problem(NamedTuple):
@@ -132,7 +143,7 @@ def forward(problem: Problem, plan: Plan | None = None) -> tuple[Tensor, Tensor,
             constants = case.constants(plan) | {"ONE_TILE": plan.one_tile}
             grid = (case.tiles(plan.rows),)
             args = case.inputs() | case.labels() | case.weights() | out
-            whole_rows[grid](**args, **constants, num_warps=plan.warps)
+            whole_rows[grid](**args, **constants, **plan.options())
     return values, labelled, stats
 
 
@@ -145,7 +156,7 @@ def _forward_split(case: _Case, plan: Plan, out: dict[str, Tensor]) -> None:
     constants = case.constants(plan)
     kind = REVERSE.value if problem.kind == REVERSE.value else FORWARD.value  # which side is first
     only = {"KIND": kind, "LABELLED": problem.label is not None}
-    split_rows[grid](**args, **(constants | only), num_warps=plan.warps)
+    split_rows[grid](**args, **(constants | only), **plan.options())
     join_rows[(case.tiles(JOIN[0]),)](
         **case.joined(), **case.labels(), **out, PIECES=pieces, pieces=count,
         KIND=kind, S_LAYOUT=case.s_layout, ALIGN=case.align, ROWS=JOIN[0],
@@ -155,7 +166,7 @@ def _forward_split(case: _Case, plan: Plan, out: dict[str, Tensor]) -> None:
         return
     sums = pieces.new_empty((3, count, rows))
     args |= case.weights() | {"PIECES": sums, "STATS_IN": out["STATS_OUT"]}
-    split_terms[grid](**args, **constants, num_warps=plan.warps)
+    split_terms[grid](**args, **constants, **plan.options())
     value, plus, minus = sums.sum(1)
     if problem.kind == TOTAL_VARIATION.value:  # as mean_of
         smaller = torch.where(plus < minus, plus, -minus)
@@ -190,7 +201,7 @@ def backward(
     args |= {"STATS_IN": stats, "GRAD": grad, "GRAD_LABELLED": grad_labelled, "OUT": out}
     grid = (case.tiles(plan.rows) * -(-case.K // plan.block),)
     with _device(out):
-        rise_rows[grid](**args, **case.constants(plan), num_warps=plan.warps)
+        rise_rows[grid](**args, **case.constants(plan), **plan.options())
     return out
 
 
@@ -306,10 +317,11 @@ def forward_plan(case: _Case) -> Plan:
     """Tiles, sweeps or pieces, by the shape of the rows."""
     once = case.problem.kind in (FORWARD.value, REVERSE.value)
     tiles, sweep = forward_tiles(case.across, once)
+    registers = None if once else REGISTERS
     for width, tile in tiles.items():
         if width >= case.K:
-            return Plan(*tile, one_tile=True)
-    plan = Plan(*sweep, one_tile=False)
+            return Plan(*tile, one_tile=True, registers=registers)
+    plan = Plan(*sweep, one_tile=False, registers=registers)
     blocks, programs = -(-case.K // plan.block), case.tiles(plan.rows)
     count = min(BUSY // programs, blocks // 2)
     if count < 2:
@@ -318,12 +330,10 @@ def forward_plan(case: _Case) -> Plan:
 
 
 def forward_tiles(across: bool, once: bool) -> tuple[dict[int, Tile], Tile]:
-    """Tiles that hold a row, and that of sweeps; a second sweep takes twice the registers."""
-    if not across:
-        return WIDTHS, SWEEP_ONCE if once else SWEEP
-    tiles = (*ACROSS.items(), (0, ACROSS_SWEEP))
-    wide = {width: (r, k, warps if once else 2 * warps) for width, (r, k, warps) in tiles}
-    return wide, wide.pop(0)
+    """Tiles that hold a row, by its width, and that of one sweep or of each of two."""
+    if across:
+        return (ACROSS, ACROSS_SWEEP) if once else (ACROSS_TWICE, ACROSS_SWEEP_TWICE)
+    return WIDTHS, SWEEP if once else SWEEP_TWICE
 
 
 def rise_plan(case: _Case) -> Plan:
@@ -348,11 +358,12 @@ def variants() -> list[Variant]:
     classes, positions = int(CLASSES.value), int(POSITIONS.value)
     for kind in (FORWARD.value, REVERSE.value, MIXTURE.value, TOTAL_VARIATION.value):
         once = kind in (FORWARD.value, REVERSE.value)
+        most = None if once else REGISTERS
         for layout in (classes, positions):
             tiles, sweep = forward_tiles(layout == positions, once)
-            plans = [Plan(*tile, one_tile=True) for tile in tiles.values()]
+            plans = [Plan(*tile, one_tile=True, registers=most) for tile in tiles.values()]
             found += [Variant(whole_rows, kind, layout, plan) for plan in plans]
-            plan = Plan(*sweep, one_tile=False)
+            plan = Plan(*sweep, one_tile=False, registers=most)
             split = split_rows if once else split_terms
             found += [Variant(program, kind, layout, plan) for program in (whole_rows, split)]
         rises = ((classes, RISE, RISE_WIDE), (positions, RISE_ACROSS, RISE_ACROSS_WIDE))
@@ -363,6 +374,7 @@ def variants() -> list[Variant]:
             plan = Plan(JOIN[0], 1, JOIN[1], one_tile=False)
             found.append(Variant(join_rows, kind, classes, plan))
     for layout in (classes, positions):  # the first sweep of the others, in pieces
-        plan = Plan(*forward_tiles(layout == positions, False)[1], one_tile=False)
+        tile = forward_tiles(layout == positions, False)[1]
+        plan = Plan(*tile, one_tile=False, registers=REGISTERS)
         found.append(Variant(split_rows, FORWARD.value, layout, plan))
     return found

@@ -90,6 +90,7 @@ def build(
     num_stages: int = 3,
     cc: int = 90,
     divisible: Collection[str] = (),
+    maxnreg: int | None = None,
 ) -> Build:
     """Compiles a ``@triton.jit`` function ahead of time.
 
@@ -104,6 +105,7 @@ def build(
         cc: 80, 90 or 100.
         divisible: the arguments that are multiples of 16 at the launch: pointers from PyTorch
             are, unless they point into a tensor.
+        maxnreg: as at the launch.
     """
     names = list(fn.arg_names)
     if odd := [n for n in (*signature, *constants, *divisible) if n not in names]:
@@ -114,7 +116,7 @@ def build(
         constexprs={(names.index(n),): value for n, value in constants.items()},
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in divisible},
     )
-    options = {"num_warps": num_warps, "num_stages": num_stages}
+    options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
     kernel = triton.compile(source, target=GPUTarget("cuda", cc, 32), options=options)
     return _read(kernel.asm["cubin"], cc, kernel.metadata.shared)
 

@@ -67,6 +67,7 @@ def built(variant: Variant, dtype: str, cc: int, extras: bool) -> Build:
         signature,
         constants,
         num_warps=plan.warps,
+        maxnreg=plan.registers,
         cc=cc,
         divisible=[n for n, t in signature.items() if t[0] == "*"],
     )
