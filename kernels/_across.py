@@ -32,18 +32,20 @@ from kdgraph.kernels._gram import (
 )
 from kdgraph.kernels._layout import Side, alignment, laid, made_like, sizes
 
-# By the type of the operands: "tf32" for float16, and "tf32x3" for float32. A number at
-# the end is of the machines (compute capability) that spill registers otherwise.
+# By the type of the operands: "tf32" for float16, and "tf32x3" for float32. What
+# stands at the end is of those that spill registers otherwise: a compute capability, or features
+# on Hopper that are aligned to nothing.
 ACROSS = {
     "bfloat16": Config({"BT": 64, "BM": 32}, 8, 3),
     "bfloat16_80": Config({"BT": 32, "BM": 32}, 4, 2),
     "tf32": Config({"BT": 64, "BM": 32}, 8, 2),
     "tf32_80": Config({"BT": 32, "BM": 32}, 4, 2),
     "tf32x3": Config({"BT": 64, "BM": 16}, 8, 2),
+    "tf32x3_odd": Config({"BT": 64, "BM": 16}, 8, 1),
     "tf32x3_80": Config({"BT": 32, "BM": 16}, 8, 2),
 }
 BACK = {
-    "bfloat16": Config({"BM": 64, "BN": 64, "BK": 64}, 4, 3),
+    "bfloat16": Config({"BM": 64, "BN": 64, "BK": 64}, 8, 3),
     "tf32": Config({"BM": 64, "BN": 64, "BK": 32}, 4, 2),
     "tf32x3": Config({"BM": 64, "BN": 64, "BK": 16}, 8, 2),
     "tf32x3_80": Config({"BM": 64, "BN": 32, "BK": 16}, 8, 2),
@@ -261,7 +263,7 @@ def products(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )  # fmt: skip
 
     operand, how = precision(student.dtype)
-    chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, stats)
+    chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, stats, align)
     lines = triton.cdiv(K, chosen.tiles["BT"])
     tiles = lines * (lines + 1) // 2
     parts, length = split(B * tiles, M, chosen.tiles["BM"])

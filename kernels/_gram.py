@@ -44,12 +44,13 @@ def precision(dtype: torch.dtype) -> tuple[torch.dtype, str]:
     return operand, "tf32x3" if dtype == torch.float32 else "tf32"
 
 
-def config(configs: Mapping[str, Config], key: str, x: Tensor) -> Config:
-    """The one for a type of features; where x is not on a Hopper, there may be one of its own."""
-    if not x.is_cuda:
-        return configs[key]
-    major, _ = torch.cuda.get_device_capability(x.device)
-    machine = "_80" if major < 9 else "_100" if major > 9 else ""
+def config(configs: Mapping[str, Config], key: str, x: Tensor, align: int = 8) -> Config:
+    """The one for a type of features; there may be another for a machine that is no Hopper.
+
+    Or, with less to choose from, for features that are aligned to nothing.
+    """
+    major = torch.cuda.get_device_capability(x.device)[0] if x.is_cuda else 9
+    machine = "_80" if major < 9 else "_100" if major > 9 else "_odd" if align == 1 else ""
     return configs.get(key + machine, configs[key])
 
 

@@ -49,7 +49,7 @@ PRODUCT = {
     "float16": Config({"BM": 64, "BN": 64, "BK": 32}, 4, 3),
     "float32": Config({"BM": 64, "BN": 64, "BK": 32}, 4, 3),
 }
-ROWS = Config({"BR": 16, "BC": 128}, 4, 2)
+ROWS = Config({"BR": 8, "BC": 128}, 4, 2)
 WEIGHTS = Config({"BR": 16, "BC": 128}, 4, 2)
 
 

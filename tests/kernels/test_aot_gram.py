@@ -57,8 +57,9 @@ def narrow(found: Build) -> int:
     return sum(".128" not in text and ".256" not in text for text in loads)
 
 
-def of(configs: dict[str, Config], key: str, cc: int) -> Config:
-    return configs.get(f"{key}_{cc}", configs[key])
+def of(configs: dict[str, Config], key: str, cc: int, align: int) -> Config:
+    machine = "odd" if cc == 90 and align == 1 else str(cc)
+    return configs.get(f"{key}_{machine}", configs[key])
 
 
 def within(
@@ -66,7 +67,7 @@ def within(
 ) -> Build:
     types = {"S": TYPES[dtype], "T": TYPES[dtype], "OUT": FULL}
     fn = _within.apart_grams if delta else _within.grams
-    chosen = of(_within.WITHIN, key, cc)
+    chosen = of(_within.WITHIN, key, cc, align)
     return built(fn, chosen, types, cc, align, PRECISION="tf32x3", ACROSS=across)
 
 
@@ -74,7 +75,7 @@ def product(key: str, dtype: str, across: bool, cc: int = 90, align: int = 8) ->
     w = TYPES[dtype] if dtype == "bfloat16" else FULL
     types = {"W": w, "X": TYPES[dtype], "GRAD": FULL, "OUT": TYPES[dtype]}
     return built(
-        _within.product, of(_within.PRODUCT, key, cc), types, cc, align,
+        _within.product, of(_within.PRODUCT, key, cc, align), types, cc, align,
         PRECISION=PRECISION[dtype], ACROSS=across,
     )  # fmt: skip
 
@@ -84,7 +85,7 @@ def across_(dtype: str, across: bool, cc: int = 90, align: int = 8) -> Build:
     types = {"S": TYPES[dtype], "T": TYPES[dtype], "STATS": FULL, "OUT": FULL}
     operand = tl.bfloat16 if dtype == "bfloat16" else tl.float32
     return built(
-        _across.across, of(_across.ACROSS, key, cc), types, cc, align, OPERAND=operand,
+        _across.across, of(_across.ACROSS, key, cc, align), types, cc, align, OPERAND=operand,
         PRECISION=PRECISION[dtype], ACROSS=across,
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def back(dtype: str, across: bool, cc: int = 90, align: int = 8, of_teacher: boo
     types = {"S": side, "T": side, "FIRST": operand, "SECOND": operand}
     types |= dict.fromkeys(("STATS", "GRAD", "OUT", "ALONG"), FULL)
     return built(
-        _across.back, of(_across.BACK, key, cc), types, cc, align, TEACHER=of_teacher,
+        _across.back, of(_across.BACK, key, cc, align), types, cc, align, TEACHER=of_teacher,
         PRECISION=PRECISION[dtype], ACROSS=across,
     )  # fmt: skip
 
@@ -237,3 +238,20 @@ def test_7_x_7_and_14_x_14_pixels(align: int) -> None:
         loads = re.findall(r"\bLDG(?:STS)?(?:\.\w+)+", found.sass)
         assert all(wide in text for text in loads) == (align == 4)
     assert product("bfloat16", "bfloat16", across=False, align=align).wgmma
+
+
+@layouts
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_odd_numbers_of_channels(dtype: str, across: bool) -> None:
+    assert across_(dtype, across, align=1).wgmma
+    assert back(dtype, across, align=1).wgmma
+
+
+def test_an_odd_number_of_rows() -> None:
+    types = dict.fromkeys(("G", "STATS", "VALUES", "GRAD", "W"), FULL)
+    for cosine in (False, True):
+        built(_within.rows, _within.ROWS, types, align=1, COSINE=cosine, DELTA=True)
+        built(
+            _within.weights, _within.WEIGHTS, types, align=1, COSINE=cosine, DELTA=True,
+            TEACHER=cosine,
+        )  # fmt: skip
