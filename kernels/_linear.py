@@ -14,6 +14,7 @@ from kdgraph.kernels._chunks import Head
 from kdgraph.kernels._device import LN2, LOG2E, expm1_rest
 from kdgraph.kernels._heads import logits, slope
 from kdgraph.kernels._sparse_rows import compared, listed, rest_of, spread, zeros
+from kdgraph.kernels.base import on_device
 from kdgraph.kernels.sparse_rows import MOST
 
 NEG = tl.constexpr(float("-inf"))
@@ -136,13 +137,16 @@ def launch_rows(
     """``linear_rows`` over the buffers of a chunk; ``out`` is a view of the student's."""
     (s, t), (student, teacher) = products, heads
     plain = student.plain and teacher.plain
-    linear_rows[(len(s),)](
-        s, t, *(_bias(h, plain) for h in heads), weight, tau_s, tau_t, loss,
-        s if out is None else out, student.classes, s.shape[1], s.stride(0), t.stride(0),
-        0 if out is None else out.stride(0), int(len(tau_s) > 1), int(len(tau_t) > 1),
-        student.factor, student.cap, teacher.factor, teacher.cap, int(out is not None),
-        HEAD=not plain, BLOCK=BLOCK, num_warps=NUM_WARPS,
-    )  # fmt: skip
+    assert tau_s.is_contiguous()
+    assert tau_t.is_contiguous()
+    with on_device(s):
+        linear_rows[(len(s),)](
+            s, t, *(_bias(h, plain) for h in heads), weight, tau_s, tau_t, loss,
+            s if out is None else out, student.classes, s.shape[1], s.stride(0), t.stride(0),
+            0 if out is None else out.stride(0), int(len(tau_s) > 1), int(len(tau_t) > 1),
+            student.factor, student.cap, teacher.factor, teacher.cap, int(out is not None),
+            HEAD=not plain, BLOCK=BLOCK, num_warps=NUM_WARPS,
+        )  # fmt: skip
 
 
 def launch_sparse_rows(
@@ -151,14 +155,17 @@ def launch_sparse_rows(
 ) -> None:  # fmt: skip
     """``linear_sparse_rows`` over the buffer of a chunk; ``out`` is a view of it."""
     assert ids.shape[1] <= MOST
-    linear_sparse_rows[(len(s),)](
-        s, ids, log_p, _bias(student, student.plain), weight, tau, loss,
-        s if out is None else out, student.classes, s.shape[1], ids.shape[1], s.stride(0),
-        0 if out is None else out.stride(0), int(len(tau) > 1), int(bucket),
-        student.factor, student.cap, int(out is not None),
-        HEAD=not student.plain, MOST=MOST, BLOCK=BLOCK,
-        num_warps=SPARSE_WARPS,
-    )  # fmt: skip
+    assert ids.is_contiguous()
+    assert tau.is_contiguous()
+    with on_device(s):
+        linear_sparse_rows[(len(s),)](
+            s, ids, log_p, _bias(student, student.plain), weight, tau, loss,
+            s if out is None else out, student.classes, s.shape[1], ids.shape[1], s.stride(0),
+            0 if out is None else out.stride(0), int(len(tau) > 1), int(bucket),
+            student.factor, student.cap, int(out is not None),
+            HEAD=not student.plain, MOST=MOST, BLOCK=BLOCK,
+            num_warps=SPARSE_WARPS,
+        )  # fmt: skip
 
 
 def _bias(head: Head, plain: bool) -> Tensor:

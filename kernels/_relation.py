@@ -276,8 +276,8 @@ def gradient(
     ALIGN: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """OUT [B, D]: ``2 sum_b W_ab (x_a - x_b)``; differences lose nothing where b is close."""
-    a = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    a = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_a = a < B
     in_d = d < D * ALIGN
     inside = in_a[:, None] & in_d[None, :]
@@ -430,7 +430,8 @@ def launch_gradient(
     weights[(tiles, splits)](*sides, parts, B, step, distance, angle, **options)
     out = torch.empty(B, D, dtype=x.dtype, device=x.device)
     align = aligned(x)
-    grid = (triton.cdiv(B, GRADIENT.tile), triton.cdiv(D, GRADIENT.block))
+    # the first dimension of a grid is the one without a limit of 65,535
+    grid = (triton.cdiv(D, GRADIENT.block), triton.cdiv(B, GRADIENT.tile))
     gradient[grid](
         x, parts.sum(0), grad, out, B, D // align, x.stride(0) // align, D // align,
         ALIGN=align, TILE=GRADIENT.tile, BLOCK=GRADIENT.block, num_warps=GRADIENT.num_warps,

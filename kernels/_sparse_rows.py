@@ -23,6 +23,7 @@ from torch import Tensor
 
 from kdgraph.kernels._device import LOG2E, expm1_rest
 from kdgraph.kernels._heads import logits, slope
+from kdgraph.kernels.base import on_device
 from kdgraph.kernels.sparse_rows import MOST
 
 NEG = tl.constexpr(float("-inf"))
@@ -209,10 +210,11 @@ def launch_rows(
     rest = torch.empty(rows, dtype=torch.float64, device=z.device)
     if rows:
         align, numbers = _numbers(z, ids, tau, bucket)
-        sparse_rows[(rows,)](
-            z, ids, log_p, tau, loss, rest, *numbers,
-            ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
-        )  # fmt: skip
+        with on_device(z):
+            sparse_rows[(rows,)](
+                z, ids, log_p, tau, loss, rest, *numbers,
+                ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
+            )  # fmt: skip
     return loss, rest
 
 
@@ -223,16 +225,19 @@ def launch_gradient(
     out = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     if rest.numel():
         align, numbers = _numbers(z, ids, tau, bucket)
-        sparse_gradient[(rest.numel(),)](
-            z, ids, log_p, tau, rest, grad, out, *numbers,
-            ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
-        )  # fmt: skip
+        with on_device(z):
+            sparse_gradient[(rest.numel(),)](
+                z, ids, log_p, tau, rest, grad, out, *numbers,
+                ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
+            )  # fmt: skip
     return out
 
 
 def _numbers(z: Tensor, ids: Tensor, tau: Tensor, bucket: bool) -> tuple[int, tuple[int, ...]]:
     (_, length, classes), (s0, s1, sc) = z.shape, z.stride()
     assert ids.shape[-1] <= MOST
+    assert ids.is_contiguous()
+    assert tau.is_contiguous()
     align = 16 // z.element_size()
     if sc != 1 or z.data_ptr() % 16 or any(n % align for n in (classes, s0, s1)):
         align = 1

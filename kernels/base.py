@@ -8,6 +8,7 @@ an operator computes what the loss computes, or runs its Triton program in the i
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -68,6 +69,11 @@ def register_kernel(name: str) -> Any:
         return cls
 
     return register
+
+
+def on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device: that of ``x`` inside this context."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def interpreted() -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdgraph.kernels.base import Kernel, interpreted, register_kernel
+from kdgraph.kernels.base import Kernel, interpreted, on_device, register_kernel
 from kdgraph.losses.base import Loss
 from kdgraph.losses.relation import Relation
 
@@ -64,7 +63,7 @@ def relation(
         return _reference(student, teacher, distance, angle), *_kept(student)
     from kdgraph.kernels._relation import launch
 
-    with _device(student):
+    with on_device(student):
         return launch(student, teacher, distance, angle)
 
 
@@ -97,7 +96,7 @@ def relation_backward(
         return _reference_backward(x, other, grad, distance, angle)
     from kdgraph.kernels._relation import launch_gradient
 
-    with _device(x):
+    with on_device(x):
         return launch_gradient(x, kept, stats, grad, distance, angle, of_teacher)
 
 
@@ -131,10 +130,6 @@ relation.register_autograd(_backward, setup_context=_setup)
 
 def _plain(x: Tensor) -> bool:
     return not (x.is_cuda or interpreted())
-
-
-def _device(x: Tensor) -> Any:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _kept(student: Tensor) -> tuple[Tensor, Tensor]:

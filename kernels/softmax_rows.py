@@ -164,4 +164,9 @@ def _temperature(tau: Tensor | float, rows: Shape, like: Tensor) -> Tensor:
     tau = tau.detach().to(like.device, torch.float32)
     if tau.dim() == 0:
         return tau.reshape(1)
-    return tau.reshape(*tau.shape, *[1] * (len(rows) - tau.dim())).expand(rows).reshape(-1)
+    return (
+        tau.reshape(*tau.shape, *[1] * (len(rows) - tau.dim()))
+        .expand(rows)
+        .reshape(-1)
+        .contiguous()
+    )

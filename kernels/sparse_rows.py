@@ -64,7 +64,7 @@ def teacher_of(
     inside = (ids >= 0) & (ids < classes)
     log_p = log_p.where((inside | ~listed).all(-1, keepdim=True), float("nan"))
     ids, order = ids.where(listed & inside, classes).sort(-1)
-    return torch.cat([log_p[:, :-1].gather(-1, order), log_p[:, -1:]], -1), ids.int()
+    return torch.cat([log_p[:, :-1].gather(-1, order), log_p[:, -1:]], -1), ids.int().contiguous()
 
 
 def tau_by_row(tau: Tensor | float, student: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ def tau_by_row(tau: Tensor | float, student: Tensor) -> Tensor:
     tau = tau.detach().float()
     if tau.dim() == 0:
         return tau.reshape(1)
-    return tau.reshape(-1, *[1] * (student.dim() - 2)).expand(student.shape[:-1]).reshape(-1)
+    rows = tau.reshape(-1, *[1] * (student.dim() - 2)).expand(student.shape[:-1])
+    return rows.reshape(-1).contiguous()  # a view of one dimension keeps its stride
 
 
 @torch.library.custom_op("kdgraph::sparse_rows", mutates_args=())

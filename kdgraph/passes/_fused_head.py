@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from kdgraph.kernels._chunks import Head
 from kdgraph.kernels.linear_soft_target import linear_soft_target, linear_sparse_soft_target
-from kdgraph.losses._module import LossModule
+from kdgraph.losses._module import LossModule, widen
 from kdgraph.losses.base import RowLoss, over_rows, per_sample
 from kdgraph.losses.soft_target import SoftTarget
 from kdgraph.losses.sparse_soft_target import SparseSoftTarget
@@ -20,8 +20,8 @@ class FusedHead(nn.Module):
     """A soft target without logits: ``student`` and ``teacher`` are hidden states.
 
     ``student_weight``, ``student_bias`` and the teacher's come beside them. In float64, which the
-    operators do not have, and under the transforms of ``torch.func``, which they do not know, the
-    logits are made and ``plain`` computes the loss.
+    operators do not have, under the transforms of ``torch.func``, which they do not know, and
+    where a temperature or a mask learns, the logits are made and ``plain`` computes the loss.
     """
 
     def __init__(self, plain: LossModule) -> None:
@@ -30,7 +30,11 @@ class FusedHead(nn.Module):
 
     def forward(self, **inputs: Any) -> Tensor:
         heads = {side: _head(side, inputs) for side in ("student", "teacher") if side in inputs}
-        if _transformed() or any(h.hidden.dtype == torch.float64 for h in heads.values()):
+        inputs = {field: widen(value) for field, value in inputs.items()}
+        wide = any(h.hidden.dtype == torch.float64 for h in heads.values())
+        # no operator has a gradient for temperatures, masks or listed values
+        steered = any(isinstance(v, Tensor) and v.requires_grad for v in inputs.values())
+        if _transformed() or wide or steered:
             logits = {side: linear(*head[:3]) for side, head in heads.items()}
             return cast(Tensor, self.plain(**inputs, **logits))
         loss, mask, tau = self.plain.loss, inputs.pop("mask", None), inputs["tau"]
@@ -57,7 +61,7 @@ def _head(side: str, inputs: dict[str, Any]) -> Head:
     """Takes a head out of the inputs, in the type that its product would be computed in."""
     hidden, weight = inputs.pop(side), inputs.pop(f"{side}_weight")
     device, kind = hidden.device.type, weight.dtype
-    if kind == torch.float32 and torch.is_autocast_enabled(device):
+    if kind != torch.float64 and torch.is_autocast_enabled(device):
         kind = torch.get_autocast_dtype(device)
     return Head(hidden.to(kind), weight.to(kind), inputs.pop(f"{side}_bias", None), 1.0, 0.0)
 
@@ -69,7 +73,8 @@ def _counts(loss: RowLoss, mask: Tensor | None, states: Tensor) -> Tensor:
         keep = keep * over_rows(mask, keep)
     if loss.reduction == "sum":
         return keep
-    number = keep.reshape(len(keep), -1).amax(1) if loss.reduction == "batchmean" else keep
+    each = tuple(range(1, keep.dim()))
+    number = keep.amax(each) if loss.reduction == "batchmean" and each else keep
     whole = number.sum()
     return keep / whole.where(whole > 0, 1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdgraph.kernels.base import Kernel
 from kdgraph.kernels.softmax_rows import joined
-from kdgraph.losses._module import LossModule
+from kdgraph.losses._module import LossModule, widen
 from kdgraph.losses.base import RowLoss
 from kdgraph.losses.cross_entropy import CrossEntropy
 
@@ -37,7 +37,7 @@ class KernelLoss(nn.Module):
             value = self.plain(**inputs)
             return value
         with torch.autocast(inputs["student"].device.type, enabled=False):
-            value = self.kernel.run(self.plain.loss, **_without_rows(inputs))
+            value = self.kernel.run(self.plain.loss, **_without_rows(self.kernel, inputs))
             return _reduced(self.plain, value, inputs)
 
     def extra_repr(self) -> str:
@@ -75,7 +75,7 @@ class JoinedLosses(nn.Module):
                 divergence.loss,
                 labels.loss,
                 target=of_labels["target"],
-                **_without_rows(of_teacher),
+                **_without_rows(self.kernel, of_teacher),
             )
             found = [
                 _reduced(divergence, rows, of_teacher),
@@ -87,8 +87,13 @@ class JoinedLosses(nn.Module):
         return ", ".join(self.names)
 
 
-def _without_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in inputs.items() if field not in _FOR_ROWS}
+def _without_rows(kernel: Kernel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a kernel reads; all but its sides widened, as a loss module widens all."""
+    return {
+        field: value if field in kernel.sides else widen(value)
+        for field, value in inputs.items()
+        if field not in _FOR_ROWS
+    }
 
 
 def _reduced(module: LossModule, value: Value, inputs: Mapping[str, Any]) -> Value:

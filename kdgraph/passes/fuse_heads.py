@@ -110,9 +110,9 @@ def _head(graph: DistillGraph, side: str, loss: fx.Node) -> _Head:
         behind.append(node)
         node, reader = node.all_input_nodes[0], node
     if node.op == "call_function" and node.target in _LINEAR:
-        read: Any = (*node.args, *node.kwargs.values(), None)
-        hidden, weight, bias, *_ = read
-        return _Head(node, hidden, weight, bias, behind)
+        read: dict[str, Any] = dict(zip(("input", "weight", "bias"), node.args, strict=False))
+        read |= node.kwargs
+        return _Head(node, read["input"], read["weight"], read.get("bias"), behind)
     if node.op == "call_module":
         path, (hidden, *_) = str(node.target), node.all_input_nodes
         if isinstance(graph.root.get_submodule(path), Whole):

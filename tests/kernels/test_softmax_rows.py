@@ -251,6 +251,9 @@ def test_temperatures_are_numbers_or_tensors(loss: Any) -> None:
     both(loss, student, teacher, 2e-6, tau=per_sample)
     if loss.use == "soft_target":
         both(loss, student, teacher, 2e-6, tau=2.0, tau_student=per_sample)
+    for strided in (torch.stack([per_sample, per_sample + 1], 1)[:, 0], torch.tensor(3.0)):
+        tau = strided.expand(len(student))  # one row a sample: a view keeps its stride
+        both(loss, student[:, 0], teacher[:, 0], 2e-6, tau=tau)
 
 
 def last(x: Tensor) -> Tensor:

@@ -123,6 +123,15 @@ def test_a_temperature_per_sample() -> None:
         close(found(student, values, ids, tau, tail), exact(student, values, ids, tau, tail))
 
 
+def test_temperatures_and_lists_of_any_strides() -> None:
+    student, values, ids = case(6, 50, 5)
+    of_each = torch.rand(6, 2, generator=torch.Generator().manual_seed(1)) + 1
+    for tau in (of_each[:, 0], torch.tensor(2.0).expand(6)):
+        turned = [x.T.contiguous().T for x in (values, ids)]
+        expected = exact(student, values, ids, tau, "bucket")
+        close(found(student, *turned, tau, "bucket"), expected)
+
+
 @pytest.mark.parametrize("tail", TAILS)
 def test_impossible_classes(tail: str) -> None:
     student, values, ids = case(3, 50, 5)

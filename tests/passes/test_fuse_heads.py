@@ -131,6 +131,25 @@ def test_float64_and_transforms_make_the_logits() -> None:
     torch.testing.assert_close(*wide)
 
 
+def test_a_temperature_that_learns_gets_its_gradient() -> None:
+    fused, plain = both(spec())
+    grads = []
+    for step in (fused, plain):
+        name = "rewritten.soft_head" if step is fused else "losses.soft"
+        module = step.report.graph.root.get_submodule(name)
+        tau = torch.tensor(2.0, requires_grad=True)
+        sides: dict[str, Tensor] = {}
+        for side, net in models().items():
+            assert isinstance(net, Language)
+            hidden = net.body(net.embedding(batch()["tokens"]))
+            sides[side] = hidden if step is fused else net.head(hidden)
+            if step is fused:
+                sides[f"{side}_weight"], sides[f"{side}_bias"] = net.head.weight, net.head.bias
+        value = module(tau=tau, **{k: v for k, v in sides.items() if v is not None})
+        grads += torch.autograd.grad(value, [tau])
+    torch.testing.assert_close(*grads)
+
+
 def test_autocast() -> None:
     fused, plain = both(spec())
     with torch.autocast("cpu", torch.bfloat16):

@@ -119,6 +119,15 @@ def test_a_kernel_says_why_not(kernel: Counting) -> None:
     assert kernel.calls == []
 
 
+def test_a_temperature_in_half_precision_is_squared_in_float32(kernel: Counting) -> None:
+    (module,) = [m for m in compiled(losses={"soft": LOSSES["soft"]}).report.graph.root.modules()
+                 if isinstance(m, KernelLoss)]  # fmt: skip
+    logits = {side: torch.randn(3, 5) for side in ("student", "teacher")}
+    tau = torch.tensor(300.0)
+    torch.testing.assert_close(module(**logits, tau=tau.half()), module(**logits, tau=tau))
+    assert len(kernel.calls) == 2
+
+
 def test_other_tensors_get_the_reference(kernel: Counting) -> None:
     step = compiled().double()
     step(**{name: value.double() for name, value in batch().items()})
