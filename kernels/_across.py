@@ -25,6 +25,7 @@ from kdgraph.kernels._gram import (
     inverse,
     launch,
     load,
+    operand,
     precision,
     put,
     split,
@@ -64,8 +65,8 @@ def lengths(
     pid = tl.program_id(0)
     b = (pid // blocks).to(tl.int64)
     m = (pid % blocks) * BM + tl.arange(0, BM)
-    S += b * (batch_s * ALIGN)
-    T += b * (batch_t * ALIGN)
+    S += b * batch_s * ALIGN
+    T += b * batch_t * ALIGN
     square_s = tl.zeros((BM, BK), tl.float32)
     square_t = tl.zeros((BM, BK), tl.float32)
     more = tl.zeros((BM, BK), tl.float32)
@@ -97,8 +98,8 @@ def across(
     b = (pid // tiles // parts).to(tl.int64)
     row, col = corner(pid % tiles)
     p, q = row * BT + tl.arange(0, BT), col * BT + tl.arange(0, BT)
-    S += b * (batch_s * ALIGN)
-    T += b * (batch_t * ALIGN)
+    S += b * batch_s * ALIGN
+    T += b * batch_t * ALIGN
     size = M * ALIGN if ACROSS else M
     STATS += b * size
     dd = tl.zeros((BT, BT), tl.float32)
@@ -115,11 +116,11 @@ def across(
         s = load(S, m[None, :], p[:, None], M, K, step_s, ACROSS, ALIGN)
         t = load(T, m[None, :], p[:, None], M, K, step_t, ACROSS, ALIGN)
         u_p, d_p = directions(s, t, i[None, :], j[None, :], e[None, :], near[None, :], EXACT)
-        u_p, d_p = u_p.to(OPERAND), d_p.to(OPERAND)
+        u_p, d_p = operand(u_p, OPERAND, PRECISION), operand(d_p, OPERAND, PRECISION)
         s = load(S, m[:, None], q[None, :], M, K, step_s, ACROSS, ALIGN)
         t = load(T, m[:, None], q[None, :], M, K, step_t, ACROSS, ALIGN)
         u_q, d_q = directions(s, t, i[:, None], j[:, None], e[:, None], near[:, None], EXACT)
-        u_q, d_q = u_q.to(OPERAND), d_q.to(OPERAND)
+        u_q, d_q = operand(u_q, OPERAND, PRECISION), operand(d_q, OPERAND, PRECISION)
         dd = dot(d_p, d_q, dd, PRECISION)
         du = dot(d_p, u_q, du, PRECISION)
         ud = dot(u_p, d_q, ud, PRECISION)
@@ -128,11 +129,11 @@ def across(
     OUT += (part * 3).to(tl.int64) * plane + b * width * width
     put(OUT, dd, p, q, width)
     put(OUT + plane, du, p, q, width)
-    put(OUT + 2 * plane, uu, p, q, width)
+    put(OUT + plane + plane, uu, p, q, width)
     if row != col:
         put(OUT, tl.trans(dd), q, p, width)
         put(OUT + plane, tl.trans(ud), q, p, width)
-        put(OUT + 2 * plane, tl.trans(uu), q, p, width)
+        put(OUT + plane + plane, tl.trans(uu), q, p, width)
 
 
 @triton.jit
@@ -149,7 +150,7 @@ def value(PQR, VALUES, K, blocks, plane, BT: tl.constexpr):
         at = p[:, None] * K + q[None, :]
         dd = tl.load(PQR + at, mask=mask, other=0.0)
         du = tl.load(PQR + plane + at, mask=mask, other=0.0)
-        uu = tl.load(PQR + 2 * plane + at, mask=mask, other=0.0)
+        uu = tl.load(PQR + plane + plane + at, mask=mask, other=0.0)
         turned = (p < K)[None, :] & (q < K)[:, None]
         ud = tl.load(PQR + plane + q[:, None] * K + p[None, :], mask=turned, other=0.0)
         ud = tl.trans(ud)
@@ -174,9 +175,9 @@ def back(
     block = tile % tiles_k
     m = (tile // tiles_k) * BM + tl.arange(0, BM)
     n = block * BN + tl.arange(0, BN)
-    S += b * (batch_s * ALIGN)
-    T += b * (batch_t * ALIGN)
-    OUT += b * (batch_o * ALIGN)
+    S += b * batch_s * ALIGN
+    T += b * batch_t * ALIGN
+    OUT += b * batch_o * ALIGN
     size = M * ALIGN if ACROSS else M
     width = K if ACROSS else K * ALIGN
     FIRST += b * width * width
@@ -184,7 +185,8 @@ def back(
     grad = tl.load(GRAD + b)
     acc = tl.zeros((BM, BN), tl.float32)
     along = tl.zeros((BM,), tl.float32)
-    EXACT: tl.constexpr = FIRST.dtype.element_ty == tl.float32
+    OPERAND: tl.constexpr = FIRST.dtype.element_ty
+    EXACT: tl.constexpr = tl.float32 == OPERAND
     if grad != 0:
         STATS += b * size
         i = tl.load(STATS + m, mask=m < size, other=0.0)[:, None]
@@ -202,8 +204,9 @@ def back(
             w, d = directions(s, t, i, j, e, near, EXACT)
             if TEACHER:
                 w = t.to(tl.float32) * j
-            acc = dot(w.to(first.dtype), first, acc, PRECISION)
-            acc = dot(d.to(first.dtype), second, acc, PRECISION)
+            w, d = operand(w, OPERAND, PRECISION), operand(d, OPERAND, PRECISION)
+            acc = dot(w, operand(first, OPERAND, PRECISION), acc, PRECISION)
+            acc = dot(d, operand(second, OPERAND, PRECISION), acc, PRECISION)
         acc = acc * grad
         if TEACHER:
             w = load(T, m[:, None], n[None, :], M, K, step_t, ACROSS, ALIGN).to(tl.float32) * j
@@ -226,9 +229,9 @@ def project(
     tile = pid % (tiles_m * tiles_k)
     m = (tile // tiles_k) * BM + tl.arange(0, BM)
     n = ((tile % tiles_k) * BK + tl.arange(0, BK))[None, :]
-    X += b * (batch_x * ALIGN)
-    OUT += b * (batch_o * ALIGN)
-    RAW += b * (batch_o * ALIGN)
+    X += b * batch_x * ALIGN
+    OUT += b * batch_o * ALIGN
+    RAW += b * batch_o * ALIGN
     size = M * ALIGN if ACROSS else M
     x = tl.zeros((BM, BK), tl.float32)
     if tl.load(GRAD + b) != 0:
@@ -262,15 +265,15 @@ def products(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ACROSS=s.across, ALIGN=align,
     )  # fmt: skip
 
-    operand, how = precision(student.dtype)
-    chosen = config(ACROSS, "bfloat16" if operand == torch.bfloat16 else how, stats, align)
+    kind, how = precision(student.dtype)
+    chosen = config(ACROSS, "bfloat16" if kind == torch.bfloat16 else how, stats, align)
     lines = triton.cdiv(K, chosen.tiles["BT"])
     tiles = lines * (lines + 1) // 2
     parts, length = split(B * tiles, M, chosen.tiles["BM"])
     out = stats.new_empty(parts, 3, B, K, K)
     launch(
         across, B * tiles * parts, chosen, stats, s.x, t.x, stats, out, *lie, tiles, parts,
-        length, B * K * K, B * M, ACROSS=s.across, ALIGN=align, OPERAND=_OPERANDS[operand],
+        length, B * K * K, B * M, ACROSS=s.across, ALIGN=align, OPERAND=_OPERANDS[kind],
         PRECISION=how,
     )  # fmt: skip
     pqr = out[0] if parts == 1 else out.sum(0)
@@ -295,11 +298,11 @@ def gradient(
     raw = out if out.dtype == torch.float32 else made_like(x, torch.float32)
     made = Side(out, side.across, M * K, M if side.across else K)
 
-    operand, how = precision(student.dtype)
-    chosen = config(BACK, "bfloat16" if operand == torch.bfloat16 else how, x)
+    kind, how = precision(student.dtype)
+    chosen = config(BACK, "bfloat16" if kind == torch.bfloat16 else how, x)
     p, q, r = pqr
     first, second = (p - q, q.mT - r) if of_teacher else (q, r - q)
-    first, second = (4 * y.to(operand).contiguous() for y in (first, second))
+    first, second = (4 * y.to(kind).contiguous() for y in (first, second))
     tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
     along = stats.new_empty(B, wide, M)
     align = alignment(s, t, made)

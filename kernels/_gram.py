@@ -4,9 +4,10 @@ Features are [B, M, K]: M rows whose products are compared, K numbers each; ``_l
 they lie.
 
 Operands that are loaded as they are keep their type. Those that are formed are bfloat16 for
-bfloat16 features, tf32 for float16 (11 bits too, and no number is too small for it), and float32
-in three tf32 products otherwise, since one alone has three digits. Sums are float32. Nothing is
-summed by atomics: parts of a sum have places of their own and are added in their order.
+bfloat16 features, tf32 for float16 (11 bits too, and no number is too small for it; rounded here,
+for the matrix units cut), and float32 in three tf32 products otherwise, since one alone has three
+digits. Sums are float32. Nothing is summed by atomics: parts of a sum have places of their own and
+are added in their order.
 """
 
 import os
@@ -67,6 +68,26 @@ def launch(
                 num_warps=chosen.num_warps,
                 num_stages=chosen.num_stages,
             )
+
+
+@triton.jit
+def nearest(x):
+    """The nearest number of tf32: the matrix units cut what is longer, a bias that sums keep."""
+    if INTERPRETED:  # which has no assembly
+        bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    return tl.inline_asm_elementwise(
+        "cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def operand(x, TYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """What was formed, as ``dot`` takes it."""
+    x = x.to(TYPE)
+    if tl.float32 == TYPE and PRECISION == "tf32":
+        x = nearest(x)
+    return x
 
 
 @triton.jit

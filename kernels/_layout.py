@@ -23,13 +23,28 @@ class Side(NamedTuple):
 
 
 def laid(x: Tensor, across: bool | None = None) -> Side:
-    """How x lies; a copy where that is neither way, or not the way asked for."""
+    """How x lies; a copy where that is neither way, or not the way asked for.
+
+    Or where a sample has numbers further apart than an integer of 32 bits counts, in which the
+    programs do; they count samples in 64.
+
+    Raises:
+        ValueError: if a sample has so many numbers that not even a copy is short enough.
+    """
     own = lies_across(x)
     if across is None:
         across = own
-    if own != across or not (own or x.shape[2] == 1 or x.stride(2) == 1):
+    if own != across or not (own or x.shape[2] == 1 or x.stride(2) == 1) or _reach(x) >= 2**31:
         x = x.mT.contiguous().mT if across else x.contiguous()
+    if _reach(x) >= 2**31:
+        message = f"samples of {x.shape[1]} x {x.shape[2]} numbers: the kernel counts to 2**31"
+        raise ValueError(message)
     return Side(x, across, x.stride(0) if len(x) > 1 else 0, x.stride(2 if across else 1))
+
+
+def _reach(x: Tensor) -> int:
+    """How far the last number of a sample is from its first."""
+    return sum((n - 1) * step for n, step in zip(x.shape[1:], x.stride()[1:], strict=True))
 
 
 def lies_across(x: Tensor) -> bool:

@@ -26,6 +26,7 @@ from kdgraph.kernels._gram import (
     inverse,
     launch,
     load,
+    operand,
     precision,
     put,
     split,
@@ -74,7 +75,7 @@ def grams(
     K = tl.where(side == 1, K_S, K_T)
     step = tl.where(side == 1, step_s, step_t)
     batch = tl.where(side == 1, batch_s, batch_t)
-    X += b * (batch * ALIGN)
+    X += b * batch * ALIGN
     size = M * ALIGN if ACROSS else M
     gram = tl.zeros((BM, BM), tl.float32)
     for start in range(part * length, (part + 1) * length, BK):
@@ -98,8 +99,8 @@ def apart_grams(
     part = (pid // tiles) % parts
     b = (pid // tiles // parts).to(tl.int64)
     i, j = row * BM + tl.arange(0, BM), col * BM + tl.arange(0, BM)
-    S += b * (batch_s * ALIGN)
-    T += b * (batch_t * ALIGN)
+    S += b * batch_s * ALIGN
+    T += b * batch_t * ALIGN
     size = M * ALIGN if ACROSS else M
     of_s = tl.zeros((BM, BM), tl.float32)
     of_t = tl.zeros((BM, BM), tl.float32)
@@ -117,7 +118,7 @@ def apart_grams(
     OUT += (part * 3).to(tl.int64) * plane + b * size * size
     _both(OUT, of_t, i, j, size, row != col)
     _both(OUT + plane, of_s, i, j, size, row != col)
-    _both(OUT + 2 * plane, gap, i, j, size, row != col)
+    _both(OUT + plane + plane, gap, i, j, size, row != col)
 
 
 @triton.jit
@@ -133,7 +134,7 @@ def _read(G, plane, at, mask, DELTA: tl.constexpr):
     t = tl.load(G + at, mask=mask, other=0.0)
     s = tl.load(G + plane + at, mask=mask, other=0.0)
     if DELTA:
-        return s, t, tl.load(G + 2 * plane + at, mask=mask, other=0.0)
+        return s, t, tl.load(G + plane + plane + at, mask=mask, other=0.0)
     return s, t, s - t
 
 
@@ -274,8 +275,8 @@ def product(
     m = (tile % tiles_m) * BM + tl.arange(0, BM)
     n = (tile // tiles_m) * BN + tl.arange(0, BN)
     size = M * ALIGN if ACROSS else M
-    X += b * (batch_x * ALIGN)
-    OUT += b * (batch_o * ALIGN)
+    X += b * batch_x * ALIGN
+    OUT += b * batch_o * ALIGN
     W += b * size * size
     grad = tl.load(GRAD + b)
     acc = tl.zeros((BM, BN), tl.float32)
@@ -285,7 +286,8 @@ def product(
             mask = (m < size)[:, None] & (k < size)[None, :]
             w = tl.load(W + m[:, None] * size + k[None, :], mask=mask, other=0.0)
             x = load(X, k[:, None], n[None, :], M, K, step_x, ACROSS, ALIGN)
-            acc = dot(w, x.to(w.dtype), acc, PRECISION)
+            # 11 bits of float16 are what tf32 has
+            acc = dot(operand(w, w.dtype, PRECISION), x.to(w.dtype), acc, PRECISION)
         acc = acc * grad
     store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS, ALIGN)
 
@@ -342,8 +344,8 @@ def gradient(
 ) -> Tensor:
     """The gradient of ``gaps`` for a side x [B, M, K], in its type."""
     B, M, K = x.shape
-    operand, how = precision(x.dtype)
-    w = gram.new_empty(B, M, M, dtype=operand)
+    kind, how = precision(x.dtype)
+    w = gram.new_empty(B, M, M, dtype=kind)
     tall, wide = triton.cdiv(M, WEIGHTS.tiles["BR"]), triton.cdiv(M, WEIGHTS.tiles["BC"])
     launch(
         weights, B * tall * wide, WEIGHTS, gram, gram, stats, grad, w, M, tall, wide, B * M * M,

@@ -117,6 +117,22 @@ def test_half_precision(
     )
 
 
+def test_offsets_that_32_bits_do_not_count() -> None:
+    from kdgraph.kernels._layout import laid
+
+    def features(shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+        return torch.empty_strided(shape, strides, device="meta")
+
+    near = features((2, 2, 8), (2**40, 2**30, 1))
+    assert laid(near).x is near
+    side = laid(features((2, 3, 8), (2**40, 2**30, 1)))
+    assert (side.across, side.batch, side.step) == (False, 24, 8)
+    side = laid(features((2, 8, 3), (2**40, 1, 2**30)))
+    assert (side.across, side.batch, side.step) == (True, 24, 8)
+    with pytest.raises(ValueError, match="65536 x 32769"):
+        laid(features((1, 2**16, 2**15 + 1), (2**32, 2**15 + 1, 1)))
+
+
 def test_few_programs_split_their_sums() -> None:
     from kdgraph.kernels._gram import split
 
