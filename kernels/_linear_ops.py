@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from kdgraph.kernels._chunks import GAIN, Gradients, Head, pieces, products, room
 from kdgraph.kernels.base import interpreted
@@ -146,20 +144,6 @@ def _nothing(hidden: Tensor, weight: Tensor, wanted: Sequence[bool]) -> Made:
     total, scale = (hidden.new_empty((), dtype=torch.float32) for _ in range(2))
     rows = hidden.new_empty(len(hidden), dtype=torch.float32)
     return total, rows, scale, *room(hidden, weight, wanted)
-
-
-@register_flop_formula(torch.ops.kdgraph.linear_soft_target)
-def _flops(
-    student: Any, weight: Any, _: Any, teacher: Any, other: Any, *rest: Any, **__: Any
-) -> int:
-    classes = min(weight[0], other[0])
-    mine, its = (2 * math.prod(hidden) * classes for hidden in (student, teacher))
-    return int(mine * (1 + sum(rest[-1][:2])) + its)
-
-
-@register_flop_formula(torch.ops.kdgraph.linear_sparse_soft_target)
-def _flopssparse(student: Any, weight: Any, *rest: Any, **_: Any) -> int:
-    return int(2 * math.prod(student) * weight[0] * (1 + sum(rest[-1][:2])))
 
 
 @torch.library.custom_op("kdgraph::scaled", mutates_args=())
