@@ -10,9 +10,7 @@ digits. Sums are float32. Nothing is summed by atomics: parts of a sum have plac
 are added in their order.
 """
 
-import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from kdgraph.kernels.base import interpreted, on_device
+
+INTERPRETED = tl.constexpr(interpreted())
 SHORT = tl.constexpr(1e-24)  # the square of kdgraph.losses._math.SHORT
 PROGRAMS = 256  # long sums are split until there are about so many: enough for 132 processors
 
@@ -60,7 +60,7 @@ def launch(
 ) -> None:
     """Runs a Triton program on the device of a tensor."""
     if programs:
-        with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+        with on_device(like):
             program[(programs,)](
                 *args,
                 **kw,

@@ -120,16 +120,8 @@ within_backward.register_kernel("cuda")(_within_backward)
 
 
 @within_backward.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor,
-    gram: Tensor,
-    stats: Tensor,
-    grad: Tensor,
-    cosine: bool,
-    of_teacher: bool,
-) -> Tensor:
-    return made_like(teacher if of_teacher else student)
+def _(student: Tensor, teacher: Tensor, *given: Any) -> Tensor:
+    return made_like(teacher if given[-1] else student)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -199,10 +191,8 @@ across_backward.register_kernel("cuda")(_across_backward)
 
 
 @across_backward.register_fake
-def _(
-    student: Tensor, teacher: Tensor, pqr: Tensor, stats: Tensor, grad: Tensor, of_teacher: bool
-) -> Tensor:
-    return made_like(teacher if of_teacher else student)
+def _(student: Tensor, teacher: Tensor, *given: Any) -> Tensor:
+    return made_like(teacher if given[-1] else student)
 
 
 gap_across.register_autograd(_backward_of(across_backward), setup_context=_setup)

@@ -77,40 +77,18 @@ def softmax_rows(
 
 
 @softmax_rows.register_kernel("cuda")
-def _forward(
-    student: Tensor,
-    teacher: Tensor,
-    tau: Tensor,
-    tau_teacher: Tensor | None,
-    label: Tensor | None,
-    keep: Tensor | None,
-    kind: str,
-    share: float,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     from kdgraph.kernels import _rows_launch
 
-    return _rows_launch.forward(
-        _rows_launch.problem(
-            student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index
-        )
-    )
+    return _rows_launch.forward(_rows_launch.problem(*given))
 
 
 @softmax_rows.register_fake
 def _(
-    student: Tensor,
-    teacher: Tensor,
-    tau: Tensor,
-    tau_teacher: Tensor | None,
-    label: Tensor | None,
-    keep: Tensor | None,
-    kind: str,
-    share: float,
-    ignore_index: int,
+    student: Tensor, teacher: Tensor, tau: Any, tau_teacher: Any, label: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     torch._check(student.shape == teacher.shape)
-    B, P, _ = student.shape
+    B, P, _K = student.shape
     values = student.new_empty((B, P), dtype=torch.float32)
     labelled = values.new_empty((0, 0) if label is None else (B, P))
     return values, labelled, values.new_empty((STATS, B, P))
@@ -166,27 +144,11 @@ def softmax_rows_backward(
 
 
 @softmax_rows_backward.register_kernel("cuda")
-def _backward(
-    grad: Tensor,
-    grad_labelled: Tensor,
-    stats: Tensor,
-    student: Tensor,
-    teacher: Tensor,
-    tau: Tensor,
-    tau_teacher: Tensor | None,
-    label: Tensor | None,
-    keep: Tensor | None,
-    kind: str,
-    share: float,
-    ignore_index: int,
-) -> Tensor:
+def _backward(grad: Tensor, grad_labelled: Tensor, stats: Tensor, *given: Any) -> Tensor:
     from kdgraph.kernels import _rows_launch
 
-    problem = _rows_launch.problem(
-        student, teacher, tau, tau_teacher, label, keep, kind, share, ignore_index
-    )
     grads = (grad.contiguous(), grad_labelled.contiguous())
-    return _rows_launch.backward(problem, stats, *grads)
+    return _rows_launch.backward(_rows_launch.problem(*given), stats, *grads)
 
 
 @softmax_rows_backward.register_fake

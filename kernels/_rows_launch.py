@@ -6,7 +6,6 @@ compiler see them differently, and each of those is built ahead of time in the t
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -25,6 +24,7 @@ from kdgraph.kernels._softmax_rows import (
     split_terms,
     whole_rows,
 )
+from kdgraph.kernels.base import on_device
 
 Strides: TypeAlias = tuple[int, int, int]
 Tile: TypeAlias = tuple[int, int, int]  # rows, block, warps
@@ -136,7 +136,7 @@ def forward(problem: Problem, plan: Plan | None = None) -> tuple[Tensor, Tensor,
     case = _Case(problem)
     plan = plan or forward_plan(case)
     out = {"VALUES": values, "LABELLED_OUT": labelled, "STATS_OUT": stats}
-    with _device(values):
+    with on_device(values):
         if plan.piece:
             _forward_split(case, plan, out)
         else:
@@ -200,14 +200,9 @@ def backward(
     args = case.inputs() | case.labels() | case.weights() | case.out_strides()
     args |= {"STATS_IN": stats, "GRAD": grad, "GRAD_LABELLED": grad_labelled, "OUT": out}
     grid = (case.tiles(plan.rows) * -(-case.K // plan.block),)
-    with _device(out):
+    with on_device(out):
         rise_rows[grid](**args, **case.constants(plan), **plan.options())
     return out
-
-
-def _device(x: Tensor) -> Any:
-    """Triton launches on the current GPU."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 class _Case:

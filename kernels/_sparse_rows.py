@@ -227,7 +227,7 @@ def launch_gradient(
         align, numbers = _numbers(z, ids, tau, bucket)
         with on_device(z):
             sparse_gradient[(rest.numel(),)](
-                z, ids, log_p, tau, rest, grad, out, *numbers,
+                z, ids, log_p, tau, rest, grad.contiguous(), out, *numbers,
                 ALIGN=align, MOST=MOST, BLOCK=BLOCK, num_warps=NUM_WARPS,
             )  # fmt: skip
     return out

@@ -76,6 +76,13 @@ def on_device(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
+def transformed() -> bool:
+    """Whether ``torch.func`` looks on, which operators of our own do not know."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def interpreted() -> bool:
     """Whether Triton programs run on the CPU, as ``TRITON_INTERPRET=1`` asks for."""
     return os.environ.get("TRITON_INTERPRET") == "1"

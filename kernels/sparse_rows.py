@@ -105,21 +105,17 @@ def compared_plainly(
     return divergence(log_p.float(), log_q).sum(1), wider[:, :-1]
 
 
-def _rows_launched(
-    student: Tensor, log_p: Tensor, ids: Tensor, tau: Tensor, bucket: bool
-) -> tuple[Tensor, Tensor]:
+def _rows_launched(*given: Any) -> tuple[Tensor, Tensor]:
     from kdgraph.kernels._sparse_rows import launch_rows
 
-    return launch_rows(student, log_p, ids, tau, bucket)
+    return launch_rows(*given)
 
 
 _rows.register_kernel("cuda")(_rows_launched)
 
 
 @_rows.register_fake
-def _(
-    student: Tensor, log_p: Tensor, ids: Tensor, tau: Tensor, bucket: bool
-) -> tuple[Tensor, Tensor]:
+def _(student: Tensor, log_p: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     rows = log_p.shape[0]
     return log_p.new_empty(rows, dtype=torch.float32), log_p.new_empty(rows)
 
@@ -141,33 +137,17 @@ def _gradient(
     return out.to(student.dtype).reshape(student.shape)
 
 
-def _gradient_launched(
-    student: Tensor,
-    log_p: Tensor,
-    ids: Tensor,
-    tau: Tensor,
-    rest: Tensor,
-    grad: Tensor,
-    bucket: bool,
-) -> Tensor:
+def _gradient_launched(*given: Any) -> Tensor:
     from kdgraph.kernels._sparse_rows import launch_gradient
 
-    return launch_gradient(student, log_p, ids, tau, rest, grad.contiguous(), bucket)
+    return launch_gradient(*given)
 
 
 _gradient.register_kernel("cuda")(_gradient_launched)
 
 
 @_gradient.register_fake
-def _(
-    student: Tensor,
-    log_p: Tensor,
-    ids: Tensor,
-    tau: Tensor,
-    rest: Tensor,
-    grad: Tensor,
-    bucket: bool,
-) -> Tensor:
+def _(student: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(student, memory_format=torch.contiguous_format)
 
 

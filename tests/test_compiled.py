@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torchvision.ops import StochasticDepth
 
 import kdgraph
 from kdgraph.passes.base import PASSES
@@ -36,8 +37,8 @@ def compiled(step: kdgraph.DistillModule, backend: str) -> tuple[Any, CompileCou
 
 def without_chance(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, nn.Dropout) or type(module).__name__ == "StochasticDepth":
-            module.p = 0.0  # type: ignore[assignment]
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            module.p = 0.0
 
 
 def result(step: Any, state: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from kdgraph.kernels import _linear_flops as _linear_flops  # so that its products are counted
 from kdgraph.kernels._chunks import Head
+from kdgraph.kernels.base import transformed
 from kdgraph.kernels.linear_soft_target import linear_soft_target, linear_sparse_soft_target
 from kdgraph.losses._module import LossModule, widen
 from kdgraph.losses.base import RowLoss, over_rows, per_sample
@@ -35,7 +36,7 @@ class FusedHead(nn.Module):
         wide = any(h.hidden.dtype == torch.float64 for h in heads.values())
         # no operator has a gradient for temperatures, masks or listed values
         steered = any(isinstance(v, Tensor) and v.requires_grad for v in inputs.values())
-        if _transformed() or wide or steered:
+        if transformed() or wide or steered:
             logits = {side: linear(*head[:3]) for side, head in heads.items()}
             return cast(Tensor, self.plain(**inputs, **logits))
         loss, mask, tau = self.plain.loss, inputs.pop("mask", None), inputs["tau"]
@@ -78,10 +79,3 @@ def _counts(loss: RowLoss, mask: Tensor | None, states: Tensor) -> Tensor:
     number = keep.amax(each) if loss.reduction == "batchmean" and each else keep
     whole = number.sum()
     return keep / whole.where(whole > 0, 1)
-
-
-def _transformed() -> bool:
-    """Whether ``torch.func`` looks on."""
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdgraph.kernels.base import Kernel
+from kdgraph.kernels.base import Kernel, transformed
 from kdgraph.kernels.softmax_rows import joined
 from kdgraph.losses._module import LossModule, widen
 from kdgraph.losses.base import RowLoss
@@ -33,7 +33,7 @@ class KernelLoss(nn.Module):
 
     def forward(self, **inputs: Any) -> Value:
         value: Value
-        if _transformed() or not self.kernel.takes(**inputs):
+        if transformed() or not self.kernel.takes(**inputs):
             value = self.plain(**inputs)
             return value
         with torch.autocast(inputs["student"].device.type, enabled=False):
@@ -64,7 +64,7 @@ class JoinedLosses(nn.Module):
         """The value of each edge, from the arguments of its module by name."""
         given = [inputs[name] for name in self.names]
         of_teacher, of_labels = given[self.divergence], given[1 - self.divergence]
-        if _transformed() or not self.kernel.takes(**of_teacher):
+        if transformed() or not self.kernel.takes(**of_teacher):
             return tuple(edge(**g) for edge, g in zip(self.plain, given, strict=True))
         divergence, labels = (self.plain[i] for i in (self.divergence, 1 - self.divergence))
         assert isinstance(divergence, LossModule)
@@ -103,10 +103,3 @@ def _reduced(module: LossModule, value: Value, inputs: Mapping[str, Any]) -> Val
         return value
     assert isinstance(value, Tensor)
     return loss.reduced(value, **inputs)
-
-
-def _transformed() -> bool:
-    """Whether ``torch.func`` looks on, which operators of our own do not know."""
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None
