@@ -4,6 +4,8 @@ KDGraphError          anything a user can cause; carries one or more diagnostics
 ├── SpecError         the YAML text or its meaning (KD1xx, KD2xx, KD3xx)
 ├── ModelError        a model cannot be built or its weights do not fit (KD41x)
 ├── CaptureError      a model cannot be captured, or a tap cannot be read (KD40x)
+├── ActionError       an action cannot be done to a model (KD75x)
+├── BookError         teacher knowledge on disk is not what is asked for (KD76x)
 ├── DataError         a data set cannot be had or does not fit the spec (KD71x)
 └── InputError        a batch handed to the compiled module is wrong (KD70x)
 PassError             a rewrite broke the graph: our bug, never the user's (KD5xx)
@@ -113,6 +115,14 @@ class CaptureError(KDGraphError):
 
 class DataError(KDGraphError):
     """A data set cannot be had, or does not fit the spec."""
+
+
+class ActionError(KDGraphError):
+    """What a stage would do to a model cannot be done to it."""
+
+
+class BookError(KDGraphError):
+    """A book of teacher knowledge is stale, foreign or damaged, or cannot be written."""
 
 
 class InputError(KDGraphError):

@@ -11,12 +11,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, core_schema
 
 from kdgraph.registry import Registry
 from kdgraph.spec.steer import SteerMark, Weight
-from kdgraph.spec.types import NAME, SIDES, Form, Name, Strict
+from kdgraph.spec.types import NAME, SIDES, Count, Form, Name, Strict, Whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,28 @@ _REFERENCE = Form(rf"{NAME.pattern}(\.{NAME.pattern})?", "a reference, NAME or M
 Ref = Annotated[str, RefMark(), _REFERENCE]
 Refs = Annotated[
     tuple[Annotated[str, _REFERENCE], ...], RefMark(), Field(min_length=1, strict=False)
+]
+
+
+@dataclass(frozen=True)
+class ModelMark:
+    """Marks a field of an action that names a model of the spec."""
+
+
+@dataclass(frozen=True)
+class PathsMark:
+    """Marks a field of an action that names modules by pattern: ``student.layer1.*``."""
+
+
+ModelName = Annotated[str, ModelMark(), Form(NAME.pattern, "the name of a model")]
+_PATTERN = Form(rf"{NAME.pattern}(\..+)?", "MODEL, or MODEL.PATTERN such as student.layer1.*")
+Paths = Annotated[
+    tuple[Annotated[str, _PATTERN], ...],
+    PathsMark(),
+    BeforeValidator(
+        lambda v: (v,) if isinstance(v, str) else v, json_schema_input_type=str | list[str]
+    ),
+    Field(min_length=1, strict=False),
 ]
 
 
@@ -71,7 +99,7 @@ class Entry(Strict):
                 yield (field,), value
 
 
-def _marked(field: Any, mark: type) -> bool:
+def _marked(field: Any, mark: type | tuple[type, ...]) -> bool:
     """Whether a field carries a mark, directly or inside ``X | None``."""
     if any(isinstance(m, mark) for m in field.metadata):
         return True
@@ -209,7 +237,30 @@ class AdapterEntry(Entry):
 
 
 class ActionEntry(Entry):
-    """What is done to a model between stages, on a schedule or on a metric."""
+    """What is done to a model between stages, on a schedule or on a metric.
+
+    The keys below say when, and have a meaning only under ``during`` of a stage.
+
+    Attributes:
+        every: after each so many epochs of the stage; left out, with no ``when``: after each.
+        start: not before so many epochs of the stage are done.
+        when: ``best``: whenever the monitored metric is better than before in this stage.
+    """
+
+    every: Count | None = None
+    start: Whole = 0
+    when: Literal["best"] | None = None
+
+    @classmethod
+    def model_fields_named(cls) -> list[str]:
+        """Names of the fields that hold a model of the spec, or patterns that start with one."""
+        return [n for n, f in cls.model_fields.items() if _marked(f, (ModelMark, PathsMark))]
+
+    def due(self, epochs: int, best: bool) -> bool:
+        """Whether it is time, once ``epochs`` of the stage are done."""
+        if epochs < self.start or (self.when == "best" and not best):
+            return False
+        return (epochs - self.start) % self.every == 0 if self.every else True
 
 
 E = TypeVar("E", bound=Entry)
