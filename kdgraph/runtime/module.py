@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
+from kdgraph.actions._fold import without_actions
 from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
@@ -146,8 +147,11 @@ class DistillModule(nn.Module):
         self.snapshots.take(dict(self.models.items()), name)
 
     def save_student(self, path: str | Path) -> None:
-        """Writes the student's weights as safetensors; they load into the plain model."""
-        save_weights(self.student, Path(path))
+        """Writes the student's weights as safetensors; they load into the plain model.
+
+        What actions put into the student is folded into the weights.
+        """
+        save_weights(without_actions(self.student), Path(path))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillModule:
         """Moves and casts the frozen models along."""
