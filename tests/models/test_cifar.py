@@ -24,6 +24,8 @@ KNOWN = {
     "wrn-16-2": 703_284,
     "wrn-40-1": 569_780,
     "wrn-40-2": 2_255_156,
+    "vgg8": 3_965_028,
+    "vgg13": 9_462_180,
 }
 
 
@@ -75,3 +77,19 @@ def test_dropout_where_it_is_asked_for(name: str, layers: int) -> None:
     image = torch.randn(2, 3, 8, 8)
     assert torch.equal(plain.eval()(image), model.eval()(image))
     assert not torch.equal(model.train()(image), model(image))
+
+
+@pytest.mark.parametrize(("pools", "size"), [(3, 4), (1, 16), (0, 32)])
+def test_a_vgg_is_a_chain_of_blocks(pools: int, size: int) -> None:
+    args = {"widths": [2, 3, 4, 5, 6], "pools": pools, "num_classes": 7}
+    model = build_model("cifar/vgg8", args)
+    x = torch.randn(2, 3, 32, 32)
+    features = torch.nn.Sequential(*list(model.children())[:-3])(x)
+    assert features.shape == (2, 6, size, size)
+    assert torch.equal(model(x), torch.nn.Sequential(*model.children())(x))
+
+
+@pytest.mark.parametrize("args", [{"widths": [8, 8]}, {"pools": 4}])
+def test_a_vgg_has_five_widths_and_few_poolings(args: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match=r"KD413.*5 widths, and 0 to 3 poolings"):
+        build_model("cifar/vgg8", args)
