@@ -31,6 +31,9 @@ class BatchWeight(Signal):
     exponent: Weight = 1.0
     mask: Ref | None = None
 
+    def by_row(self) -> bool:
+        return False
+
     def shape(self, *, of: Shape, mask: Shape | None = None) -> Shape:
         if not of:
             raise ShapeMismatch("batch_weight needs one value per sample or row, not one number")

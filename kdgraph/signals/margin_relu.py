@@ -28,6 +28,9 @@ class MarginReLU(Signal):
     of: Ref
     mask: Ref | None = None
 
+    def by_row(self) -> bool:
+        return False
+
     def shape(self, *, of: Shape, mask: Shape | None = None) -> Shape:
         rank("margin_relu takes features: they", of, 2, 3, 4, 5)
         if mask is not None:

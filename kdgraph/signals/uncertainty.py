@@ -39,6 +39,9 @@ class Uncertainty(Signal):
     measure: Literal["entropy", "variance"] = "entropy"
     normalise: Literal["classes", "batch_max", "none"] = "classes"
 
+    def by_row(self) -> bool:
+        return self.normalise != "batch_max"
+
     def shape(self, *, of: list[Shape]) -> Shape:
         first = of[0]
         rank("uncertainty needs logits: they", first, 2, 3, 4)

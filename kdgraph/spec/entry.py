@@ -231,6 +231,10 @@ class SignalEntry(Entry):
 
     teaches: ClassVar[bool] = False
 
+    def by_row(self) -> bool:
+        """Whether each row of the result depends on the same row of what is read, and no other."""
+        return True
+
 
 class AdapterEntry(Entry):
     """What makes a student tensor fit a teacher tensor; trained with the student."""

@@ -205,3 +205,17 @@ def test_says_what_it_does(name: str) -> None:
     doc = inspect.getdoc(SIGNALS.get(name))
     assert doc
     assert doc.splitlines()[0].endswith(".")
+
+
+@every_signal
+def test_a_row_depends_on_other_rows_only_where_the_signal_says_so(name: str) -> None:
+    entry = _entry(name)
+    for inputs in _accepted(entry):
+        whole = _run(entry, inputs)
+        if not _tensors(inputs) or whole.dim() == 0:
+            continue
+        part = _run(entry, _each(inputs, lambda t: t[:2] if t.dim() else t))
+        if entry.by_row():
+            torch.testing.assert_close(part, whole[:2])
+        else:
+            assert not torch.allclose(part, whole[:2])
