@@ -54,6 +54,12 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return p * gap - p + log_q.exp()
 
 
+def entropy(logits: Tensor, dim: int) -> Tensor:
+    """``-sum_k q_k log q_k`` of a softmax along ``dim``; a class masked by -inf adds nothing."""
+    log_q = logits.log_softmax(dim)
+    return -(log_q.exp() * log_q.where(log_q > -float("inf"), 0)).sum(dim)
+
+
 def towards_mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
     """The terms of ``KL(p || share p + (1 - share) q)``, each >= 0; always finite.
 

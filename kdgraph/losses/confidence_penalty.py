@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from kdgraph.losses._math import entropy
 from kdgraph.losses.base import (
     MAPS,
     TOKENS,
@@ -38,7 +39,4 @@ class ConfidencePenalty(RowLoss):
         check_mask(mask, without_channels(student))
 
     def rows(self, *, student: Tensor, tau: Tensor | float) -> Tensor:
-        dim = class_dim(tuple(student.shape))
-        log_q = (student / per_sample(tau, student)).log_softmax(dim)
-        possible = log_q > -float("inf")
-        return (log_q.exp() * log_q.where(possible, 0)).sum(dim)
+        return -entropy(student / per_sample(tau, student), class_dim(tuple(student.shape)))
