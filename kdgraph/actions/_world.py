@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple, NoReturn
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from kdgraph.errors import ActionError, Span, near
 from kdgraph.spec.language import Spec
@@ -90,13 +91,15 @@ class World:
         found: dict[str, Found] = {}
         for pattern in patterns:
             model, _, path = pattern.partition(".")
+            if model not in self.nets:
+                self.wrong(f"{model!r} has no network of its own", near(model, self.nets))
             every = [Found(model, p, m) for p, m in self.nets[model].named_modules()]
             roots = [f for f in every if fnmatchcase(f.path, path)]
             if inside:
                 own = tuple(f"{f.path}." for f in roots if f.path)
                 whole = any(not f.path for f in roots)
                 roots = [f for f in every if whole or f in roots or f.path.startswith(own)]
-            kept = [f for f in roots if not types or type(f.module).__name__ in types]
+            kept = [f for f in roots if not types or _kind(f.module) in types]
             if not kept:
                 of = f" of {' or '.join(types)}" if types else ""
                 help = near(path, [f.path for f in every if f.path])
@@ -120,3 +123,8 @@ class World:
         setattr(module, name, new)
         self.moved.append(Moved(old, new, pick))
         return new
+
+
+def _kind(module: nn.Module) -> str:
+    """The name of a module's class; parametrised modules have one of their own."""
+    return type_before_parametrizations(module).__name__

@@ -29,7 +29,20 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ModelError: KD415 the file cannot be read; KD416 it does not fit.
     """
-    given = _without_wrapper(_read(Path(path)), module)
+    load_tensors(module, read_weights(Path(path), module), str(path))
+
+
+def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> None:
+    """Copies tensors into ``module`` by their names; either all of them fit or none is touched.
+
+    Args:
+        module: As for ``load_weights``.
+        given: The tensors.
+        origin: What they are, for the error.
+
+    Raises:
+        ModelError: KD416 they do not fit.
+    """
     own = _named_tensors(module)
     unlike = {
         name: (given[name], tensor)
@@ -51,10 +64,19 @@ def load_weights(module: nn.Module, path: Path) -> None:
         counts += f", {len(unlike)} of another shape"
         raise ModelError.of(
             "KD416",
-            "\n".join([f"{path} does not fit the model: {counts}", *rows]),
+            "\n".join([f"{origin} does not fit the model: {counts}", *rows]),
             help="was it saved from another model, or with other `args`?",
         )
     module.load_state_dict(given, strict=False)
+
+
+def read_weights(path: Path, module: nn.Module) -> Mapping[str, Tensor]:
+    """The tensors of a file by name, as ``load_weights`` of this module would take them.
+
+    Raises:
+        ModelError: KD415 the file cannot be read.
+    """
+    return _without_wrapper(_read(path), module)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
