@@ -1,4 +1,4 @@
-"""``text/transformer``: a small language model."""
+"""``text/NAME``: a small language model, and a labeller of each place of a text."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class TextSource(Source):
     ``transformer`` predicts the next token from those before it. ``args``: ``vocabulary``
     (default 256, the bytes), ``width`` (64), ``depth`` (2), ``heads`` (4), ``length`` (128, the
     most tokens it can read) and ``dropout`` (0). There are no pretrained weights.
+
+    ``gru`` gives each place one of ``classes`` (8), from all of the text. Its other ``args``:
+    ``vocabulary`` (256), ``width`` (32, of each direction), ``depth`` (1), ``embedding`` (16) and
+    ``dropout`` (0).
     """
 
     prefix = "text"
@@ -25,9 +29,9 @@ class TextSource(Source):
     def build(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         if name not in self.names():
             raise self.unknown(name)
-        from kdgraph.models.nets.text import TextTransformer
+        from kdgraph.models.nets.text import TextGRU, TextTransformer
 
-        return TextTransformer(**args)
+        return TextGRU(**args) if name == "gru" else TextTransformer(**args)
 
     def names(self) -> list[str]:
-        return ["transformer"]
+        return ["gru", "transformer"]

@@ -67,3 +67,23 @@ def test_mistakes() -> None:
         build_model("text/transfomer", {})
     with pytest.raises(ValueError, match=r"7 tokens.*length: 6"):
         build_model("text/transformer", SMALL)(torch.zeros(1, 7, dtype=torch.int64))
+
+
+LABELLER = {"vocabulary": 11, "classes": 3, "width": 4, "embedding": 5}
+
+
+def test_a_class_for_each_place() -> None:
+    model = build_model("text/gru", LABELLER)
+    for length in (1, 5):
+        assert model(torch.randint(0, 11, (2, length))).shape == (2, length, 3)
+    deep = build_model("text/gru", {**LABELLER, "depth": 2})
+    assert [name for name, _ in deep.named_children()] == ["token", "dropout", "rnn", "head"]
+
+
+def test_a_place_is_read_from_both_sides() -> None:
+    model = build_model("text/gru", LABELLER)
+    tokens = torch.randint(0, 11, (1, 5))
+    for at in (0, 4):
+        changed = tokens.clone()
+        changed[:, at] = (changed[:, at] + 1) % 11
+        assert not torch.isclose(model(tokens)[:, 2], model(changed)[:, 2]).any()

@@ -1,12 +1,13 @@
-"""A small causal transformer: it reads tokens and predicts the next one at each place.
+"""Small networks for text: a causal transformer, and a recurrent labeller at the end of this file.
 
-The layout is that of GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask
-Learners"): norm first in each block, learned positions, a last norm. Two things differ: the
-activation is ReLU, which is quicker on a CPU, and the head has weights of its own. It reads
-``token, position, dropout, blocks, norm, head``: tap ``blocks`` (or ``blocks.0``, ...) or ``norm``
-for features [B, L, D], and ``output`` for the logits [B, L, K].
+The transformer reads tokens and predicts the next one at each place. The layout is that of GPT-2
+(Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): norm first in each
+block, learned positions, a last norm. Two things differ: the activation is ReLU, which is quicker
+on a CPU, and the head has weights of its own. It reads ``token, position, dropout, blocks, norm,
+head``: tap ``blocks`` (or ``blocks.0``, ...) or ``norm`` for features [B, L, D], and ``output`` for
+the logits [B, L, K].
 
-Shapes: B batch, L tokens, D width, K vocabulary.
+Shapes: B batch, L tokens, D width, K vocabulary, or classes.
 """
 
 from __future__ import annotations
@@ -125,3 +126,42 @@ class TextTransformer(nn.Module):
         """Logits [B, L, vocabulary] of tokens [B, L], integers from 0."""
         x = self.dropout(self.position(self.token(tokens)))
         return self.head(self.norm(self.blocks(x)))  # type: ignore[no-any-return]
+
+
+class TextGRU(nn.Module):
+    """A recurrent labeller: it reads a text both ways and gives each place a class.
+
+    Embedding, gated recurrent units (Cho et al. 2014, arXiv 1406.1078) in both directions, head.
+    Unlike the transformer it predicts no next token: what it says of a place depends on the tokens
+    alone, and on all of them. Tap ``output`` for the logits [B, L, K]; the recurrent layer itself
+    hands on a pair, of which ``rnn[0]`` is the features [B, L, 2 D].
+
+    Args:
+        vocabulary: Number of tokens there are.
+        classes: Number of classes, K.
+        width: Size of the state in each direction, D.
+        depth: Number of recurrent layers.
+        embedding: Size of the vector of a token.
+        dropout: Probability, on the vectors of tokens and on what the head reads.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int = 256,
+        classes: int = 8,
+        width: int = 32,
+        depth: int = 1,
+        embedding: int = 16,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, embedding)
+        self.dropout = nn.Dropout(dropout)
+        self.rnn = nn.GRU(embedding, width, depth, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits [B, L, classes] of tokens [B, L], integers from 0."""
+        states, _ = self.rnn(self.dropout(self.token(tokens)))
+        return self.head(self.dropout(states))  # type: ignore[no-any-return]

@@ -60,7 +60,7 @@ class Text(DataSet):
 
         texts: dict[str, list[bytes]] = {}
         seen: set[bytes] = set()  # a copy, or a link to a file, would be on two sides
-        for name, text in _library() if self.path is None else self._files(folder / self.path):
+        for name, text in library() if self.path is None else self._files(folder / self.path):
             if text not in seen:
                 seen.add(text)
                 texts.setdefault(name, []).append(text)
@@ -111,7 +111,7 @@ class Text(DataSet):
                     yield f"{name} {number}", part
 
 
-def _library() -> Iterator[Document]:
+def library() -> Iterator[Document]:
     """Module or package, and text, of each source file of the standard library."""
     root = Path(sysconfig.get_path("stdlib"))
     for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
