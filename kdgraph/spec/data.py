@@ -68,11 +68,15 @@ class DataEntry(Entry):
     limit: Count | None = None
     """Keeps only this many training rows, drawn once, alike from every class where known."""
 
+    shots: Count | None = None
+    """Keeps only this many training rows of each class, drawn once; after ``limit``. Teachers that
+    ``train.teacher`` trains still see all that ``limit`` leaves."""
+
     select_classes: Annotated[tuple[Whole, ...], Field(strict=False, min_length=1)] | None = None
     """Keeps only the rows of these classes and numbers them from 0 in this order; all parts."""
 
     split_seed: Seed = 0
-    """Draws what ``limit`` keeps and, for a set without one of its own, the validation part."""
+    """Draws what ``limit`` and ``shots`` keep and, for a set without one, the validation part."""
 
     augment: Augment | None = None
     """Random changes of the training images."""

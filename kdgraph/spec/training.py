@@ -131,7 +131,8 @@ class EarlyStop(Strict):
 class TeacherTraining(Strict):
     """How frozen models that come without weights are trained first, on the labels alone.
 
-    They see the same data as the student, but for transforms that add columns (views, MixUp).
+    They see the same data as the student, but for transforms that add columns (views, MixUp), and
+    all of its training rows where the student has only ``shots``.
     What is left out is as for the student.
     """
 

@@ -107,6 +107,8 @@ def to_train(spec: Spec) -> list[str]:
 def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     """The training of a teacher on the labels, by the ``teacher`` block of ``train``.
 
+    It sees every row, however few ``shots`` there are for the student.
+
     Transforms that add columns (a second view, mixed labels) are left out: nothing reads them.
 
     Raises:
@@ -129,7 +131,7 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     batch = {n: e for n, e in own.batch.items() if n in read}
     data = own.data
     if isinstance(data, DataSet):
-        data = data.model_copy(update={"transforms": _kept(data)})
+        data = data.model_copy(update={"transforms": _kept(data), "shots": None})
     if block.classes is not None and data is not None:
         batch[score.target] = batch[score.target].model_copy(update={"classes": block.classes})
         data = data.model_copy(update={"select_classes": None})

@@ -15,7 +15,7 @@ from kdgraph.spec.data import DATA, Augment, Normalise
 from kdgraph.train.data._classes import select_classes
 from kdgraph.train.data._load import Batches, augmented, eval_loader, train_loader
 from kdgraph.train.data._open import open_data
-from kdgraph.train.data._split import RowSplit, TensorSplit, draw, seeded
+from kdgraph.train.data._split import RowSplit, TensorSplit, draw, draw_shots, seeded
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.digits import _SHEETS
 from kdgraph.train.data.fashion_mnist import SYSTEM
@@ -215,6 +215,43 @@ def test_limit_keeps_classes_even(make_spec: Any) -> None:
     spec = kdgraph.load_spec(make_spec(data={"limit": 100}))
     _, splits = open_data(spec)
     assert len(splits.train) == 100
+
+
+def test_shots_are_drawn_alike_from_every_class(make_spec: Any) -> None:
+    def opened(**keys: int) -> Splits:
+        return open_data(kdgraph.load_spec(make_spec(data=keys)))[1]
+
+    whole, few = opened(), opened(shots=3)
+    labels = few.train.labels()
+    assert labels is not None
+    assert labels.bincount().tolist() == [3] * 10
+    assert rows(few.train) == rows(opened(shots=3).train)
+    assert rows(few.train) != rows(opened(shots=3, split_seed=1).train)
+    assert set(rows(few.train)) < set(rows(opened(shots=5).train)) < set(rows(whole.train))
+    assert (rows(few.val), rows(few.test)) == (rows(whole.val), rows(whole.test))
+    assert few.note.endswith("; 3 training rows of each class")
+
+
+def test_shots_that_a_class_does_not_have(make_spec: Any) -> None:
+    spec = kdgraph.load_spec(make_spec(data={"limit": 50, "shots": 5}))
+    assert len(open_data(spec)[1].train) == 50
+    for keys in ({"limit": 50, "shots": 6}, {"shots": 200}):
+        with pytest.raises(kdgraph.KDGraphError, match=r"KD719.*class \d has \d+ training rows"):
+            open_data(kdgraph.load_spec(make_spec(data=keys)))
+    labels = torch.tensor([0, 0, 1, 1, -100])
+    assert sorted(draw_shots(labels, 2, [0, 1], "seed").tolist()) == [0, 1, 2, 3]
+
+
+def test_a_teacher_sees_more_than_the_shots(make_spec: Any) -> None:
+    text = make_spec(data={"limit": 200, "shots": 2}, train={"teacher": {"epochs": 1}})
+    own = teacher_by_itself(kdgraph.load_spec(text), "teacher")
+    assert len(open_data(own)[1].train) == 200
+
+
+def test_shots_need_class_numbers(make_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TensorSplit, "labels", lambda self: None)
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD719.*column `label`"):
+        open_data(kdgraph.load_spec(make_spec(data={"shots": 1})))
 
 
 def test_columns_must_be_those_of_the_batch(make_spec: Any) -> None:

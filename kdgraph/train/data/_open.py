@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import torch
+
 from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._classes import out_of_order, select_classes
 from kdgraph.train.data._load import Batches
-from kdgraph.train.data._split import Split, draw, seeded
+from kdgraph.train.data._split import Split, draw, draw_shots, seeded
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score
@@ -19,8 +21,8 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
     """Loads the data of a spec and checks that it holds what the spec's batch needs.
 
     Raises:
-        DataError: KD717 no ``data`` block; KD711 names that do not fit; what ``load`` raises,
-            with its place.
+        DataError: KD717 no ``data`` block; KD711 names that do not fit; KD719 what is not usable;
+            what ``load`` raises, with its place.
     """
     if not isinstance(spec.data, DataSet):
         raise DataError.of(
@@ -46,7 +48,32 @@ def open_data(spec: Spec, trust: Collection[str] = ()) -> tuple[DataSet, Splits]
     if data.limit is not None and data.limit < len(splits.train):
         kept, _ = draw(splits.train, data.limit, "limit", data.split_seed)
         splits = replace(splits, train=splits.train.subset(kept))
+    if data.shots is not None:
+        splits = _few(spec, data, splits, data.shots)
     return data.model_copy(update={"transforms": _fitted(spec, data, splits.train)}), splits
+
+
+def _few(spec: Spec, data: DataSet, splits: Splits, shots: int) -> Splits:
+    """The same parts with ``shots`` training rows of each class.
+
+    Raises:
+        DataError: KD719 when there are no class numbers to draw by, or too few rows of a class.
+    """
+    place = spec.span("data", "shots")
+    labels = splits.train.labels()
+    if labels is None or labels.dim() != 1 or labels.is_floating_point():
+        message = "shots needs a column `label` of class numbers that is at hand without "
+        raise DataError.of("KD719", f"{message}reading every row", span=place)
+    entry = spec.batch.get("label")
+    known = entry.classes if entry is not None else None
+    classes = torch.unique(labels).tolist() if known is None else range(known)
+    try:
+        kept = draw_shots(labels, shots, classes, "shots", data.split_seed)
+    except DataError as error:
+        raise DataError(replace(d, span=place) for d in error.diagnostics) from error
+    rows = "row" if shots == 1 else "rows"
+    note = f"{splits.note}; {shots} training {rows} of each class"
+    return replace(splits, train=splits.train.subset(kept), note=note)
 
 
 def _fitted(spec: Spec, data: DataSet, train: Split) -> tuple[Transform, ...]:

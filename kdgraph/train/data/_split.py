@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from kdgraph.errors import DataError
 
 
 class Split(ABC):
@@ -123,6 +125,29 @@ def draw(split: Split, count: int, *seed: object) -> tuple[Tensor, Tensor]:
     if labels is not None and labels.dim() == 1 and not labels.is_floating_point():
         order = order[_interleaved(labels[order])]
     return order[:count].sort().values, order[count:].sort().values
+
+
+def draw_shots(labels: Tensor, shots: int, classes: Iterable[int], *seed: object) -> Tensor:
+    """Which rows ``shots`` of each class are; more shots of one seed are these and others.
+
+    Args:
+        labels: a class number for each row, [N]; rows of other numbers are left out.
+        shots: how many.
+        classes: the numbers.
+        seed: what the draw depends on.
+
+    Raises:
+        DataError: KD719 for a class with fewer rows.
+    """
+    order = torch.randperm(len(labels), generator=seeded(*seed))
+    kept = []
+    for number in classes:
+        own = order[labels[order] == number]
+        if len(own) < shots:
+            message = f"class {number} has {len(own)} training rows, fewer than `shots: {shots}`"
+            raise DataError.of("KD719", message, help="take fewer shots, or a larger `limit`")
+        kept.append(own[:shots])
+    return torch.cat(kept).sort().values
 
 
 def _interleaved(labels: Tensor) -> Tensor:
