@@ -67,20 +67,19 @@ def _plan(
     """All findings, and the plan where none of them is an error."""
     from kdgraph.spec.files import check_weights
     from kdgraph.spec.read import diagnose
-    from kdgraph.spec.references import not_yet
 
     spec, found = diagnose(path, set=overrides)
     if spec is None:
         return found, None
-    found = [*found, *not_yet(spec)]
     if any(d.severity == "error" for d in found):
         return found, None
     absent = check_weights(spec)
     found = [*found, *absent]
     import kdgraph  # torch from here on
+    from kdgraph.compiler import legs
 
     try:
-        report = kdgraph.plan(spec, trust=trust)
+        report, *_ = [kdgraph.plan(spec, trust=trust, stage=leg) for leg in legs(spec)]
     except KDGraphError as error:
         return [*found, *error.diagnostics], None
     return found, None if absent else report

@@ -67,7 +67,7 @@ def command(
 
 def _student(spec: Spec) -> str:
     """The model named student, or the only trained one."""
-    trained = [n for n in spec.networks if spec.is_trainable(n)]
+    trained = [n for n in spec.networks if spec.is_learning(n)]
     if "student" in trained:
         return "student"
     if len(trained) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.lower import lower
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.report import Report
+from kdgraph.runtime.stages import Built, Stages
 from kdgraph.spec.files import check_weights
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import at_stage, stage_of
 from kdgraph.spec.read import diagnose, load_spec
-from kdgraph.spec.references import not_yet
 
 Source = str | Path | Mapping[str, Any] | Spec
 
@@ -53,16 +55,14 @@ def compile(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    refuse([*not_yet(checked), *check_weights(checked, given=models or {})])
+    refuse(check_weights(checked, given=models or {}))
     nets = build_networks(checked, models or {}, trust)
-    context = Context(checked)
-    order = pipeline(without, also)
-    report = _plan(checked, capture_networks(checked, nets), context, order, start)
-    program = lower(report.graph)
-    programs = {True: program, False: program}
-    if any(c.mode_dependent and checked.is_trainable(n) for n, c in report.captures.items()):
-        programs[False] = lower(_evaluation(checked, nets, context, order, report).graph)
-    return DistillModule(checked, nets, context.modules, programs, report, context.sources)
+    builder = _Builder(nets, pipeline(without, also), start)
+    if not checked.stages:
+        return DistillModule(builder.build(checked), nets)
+    stages = Stages(checked, nets, builder.build, builder.adapters)
+    stages.move(next(stages.legs()))
+    return DistillModule(stages.built(), nets, stages)
 
 
 def check(
@@ -81,9 +81,10 @@ def check(
         checked, found = (spec, []) if isinstance(spec, Spec) else diagnose(spec, set=set)
         if checked is None:
             return found
-        found = [*found, *not_yet(checked), *check_weights(checked, given=models or {})]
+        found = [*found, *check_weights(checked, given=models or {})]
         if shapes:
-            plan(checked, models=models, trust=trust)
+            for leg in legs(checked):
+                plan(checked, models=models, trust=trust, stage=leg)
     except KDGraphError as error:
         return [*found, *error.diagnostics]
     return found
@@ -97,18 +98,79 @@ def plan(
     set: Sequence[str] = (),
     without: Collection[str] = (),
     also: Collection[str] = (),
+    stage: str | None = None,
 ) -> Report:
     """The compiled graph without the weights: what ``check``, ``explain`` and ``draw`` read.
+
+    Args are those of ``compile``, and:
+        stage: which, ``STAGE`` or ``STAGE.PHASE``; left out: the first, if there are any.
 
     Raises:
         KDGraphError: as ``compile``.
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    refuse(not_yet(checked))
     nets = build_networks(checked, models or {}, trust, skeleton=True)
-    context, order = Context(checked, skeleton=True), pipeline(without, also)
-    return _plan(checked, capture_networks(checked, nets), context, order, start)
+    builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
+    if not checked.stages:
+        return builder.plan(checked)
+    stages = Stages(checked, nets, builder.build, builder.adapters, skeleton=True)
+    wanted = stage or next(stages.legs())
+    stage_of(checked, wanted)
+    for leg in stages.legs():
+        stages.move(leg)
+        if leg == wanted:
+            break
+    return builder.plan(at_stage(checked, wanted))
+
+
+def legs(spec: Spec) -> list[str | None]:
+    """The stages that a spec is compiled in, ``STAGE`` or ``STAGE.PHASE``; [None] without any."""
+    return [leg for stage in spec.stages for leg in stage.legs] or [None]
+
+
+@dataclass
+class _Builder:
+    """Compiles a spec, or its legs one after the other, over the same networks.
+
+    Adapters, signals and losses are kept from leg to leg, so that they train on; captures are kept
+    as long as networks are what they were.
+    """
+
+    nets: Mapping[str, nn.Module]
+    order: Sequence[Pass]
+    start: float
+    skeleton: bool = False
+    kept: dict[str, nn.Module] = field(default_factory=dict)
+    captures: dict[tuple[bool, ...], dict[str, Captured]] = field(default_factory=dict)
+
+    def adapters(self) -> dict[str, nn.Module]:
+        """The adapters there are so far, by link."""
+        found = (k for k in self.kept if k.startswith("adapters."))
+        return {k.removeprefix("adapters."): self.kept[k] for k in found}
+
+    def plan(self, spec: Spec, context: Context | None = None) -> Report:
+        """What ``spec`` compiles to, without programs."""
+        context = context or Context(spec, skeleton=self.skeleton, modules=dict(self.kept))
+        roles = tuple(map(spec.is_trainable, self.nets))
+        if roles not in self.captures:
+            self.captures[roles] = capture_networks(spec, self.nets)
+        return _plan(spec, self.captures[roles], context, self.order, self.start)
+
+    def build(self, spec: Spec, anew: bool = False) -> Built:
+        """What runs ``spec``; with ``anew`` the networks have changed since the last time."""
+        if anew:
+            self.captures.clear()
+            self.start = time.perf_counter()
+        context = Context(spec, modules=dict(self.kept))
+        report = self.plan(spec, context)
+        program = lower(report.graph)
+        programs = {True: program, False: program}
+        if any(c.mode_dependent and spec.is_trainable(n) for n, c in report.captures.items()):
+            programs[False] = lower(_evaluation(spec, self.nets, context, self.order, report).graph)
+        shared = ("adapters.", "signals.", "losses.")
+        self.kept |= {k: m for k, m in context.modules.items() if k.startswith(shared)}
+        return Built(spec, programs, context.modules, report, context.sources)
 
 
 def _plan(

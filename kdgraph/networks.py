@@ -72,7 +72,7 @@ def build_networks(
     nets = {n: nets[n] if n in nets else _snapshot(spec, n, nets) for n in spec.networks}
     for name, net in nets.items():
         net.train(spec.is_trainable(name))
-        if not spec.is_trainable(name):
+        if not spec.is_learning(name):
             net.requires_grad_(False)
     return _as_in_training(spec, nets)
 
@@ -115,7 +115,7 @@ def _by_batch(spec: Spec, name: str, net: nn.Module) -> nn.Module:
 def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
     """A frozen model already built that has the same weights, by the words of the spec."""
     model = spec.models[name]
-    if spec.is_trainable(name) or model.source is None:
+    if spec.is_moving(name) or model.source is None:
         return None
     if model.weights is None and not is_pretrained(model.source, model.args):
         return None  # each starts from weights of its own
@@ -123,18 +123,18 @@ def _same_network(spec: Spec, name: str, built: Collection[str]) -> str | None:
     for other in spec.models:
         found = spec.models[other]
         equal = all(getattr(found, key) == getattr(model, key) for key in told)
-        if other in built and equal and not spec.is_trainable(other):
+        if other in built and equal and not spec.is_moving(other):
             return other
     return None
 
 
 def _shared(spec: Spec, nets: Mapping[str, nn.Module]) -> list[Diagnostic]:
     """Parameters that a frozen model and a trained one have in common."""
-    owner = {p: n for n, net in nets.items() if spec.is_trainable(n) for p in net.parameters()}
+    owner = {p: n for n, net in nets.items() if spec.is_learning(n) for p in net.parameters()}
     found: list[Diagnostic] = []
     for name, net in nets.items():
         shared = {owner[p] for p in net.parameters() if p in owner}
-        if not spec.is_trainable(name) and shared:
+        if not spec.is_learning(name) and shared:
             message = f"model {name!r} is frozen, but has parameters of {sorted(shared)[0]!r}"
             help = "hand over a copy: copy.deepcopy(net)"
             found.append(Diagnostic("KD409", message, spec.span("models", name), help))

@@ -15,9 +15,9 @@ from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
-from kdgraph.runtime.report import Report
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
+from kdgraph.runtime.stages import Built, Stages, carry
 from kdgraph.spec.language import Spec
 
 
@@ -43,6 +43,10 @@ class DistillModule(nn.Module):
     Frozen models are not registered: they keep their mode and never enter a checkpoint, but
     follow ``to``. Snapshots do the same, but are in the state dict. Nothing is hooked.
 
+    A spec with stages starts in the first of them; ``set_stage`` moves on. Models that some stage
+    trains, or that an action changes, are all registered; those that the present stage does not
+    train have no gradient and stay in eval mode.
+
     Attributes:
         models: the trained models by name; ``student`` is the caller's own module.
         check_values: look for labels out of range and for nan; needs one synchronisation with
@@ -51,28 +55,28 @@ class DistillModule(nn.Module):
     """
 
     def __init__(
-        self,
-        spec: Spec,
-        models: Mapping[str, nn.Module],
-        parts: Mapping[str, nn.Module],
-        programs: Mapping[bool, fx.GraphModule],
-        report: Report,
-        sources: Mapping[str, tuple[Tensor, int]] | None = None,
+        self, built: Built, models: Mapping[str, nn.Module], stages: Stages | None = None
     ) -> None:
         super().__init__()
-        self.spec = spec
-        self.report = report
+        if stages is not None:
+            self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
+            stages.attach(self._install)
         self.check_values = True
-        self.models = nn.ModuleDict({n: m for n, m in models.items() if spec.is_trainable(n)})
-        self.adapters = _part(parts, "adapters")
-        self.signals = _part(parts, "signals")
-        self.losses = _part(parts, "losses")
-        self.snapshots = Snapshots(spec, models)
-        self.steer = cast(Steer, parts.get("steer", Steer({})))
+        self.models = nn.ModuleDict({n: m for n, m in models.items() if built.spec.is_moving(n)})
+        self.snapshots = Snapshots(built.spec, models)
+        self._install(built)
+
+    def _install(self, built: Built) -> None:
+        """Runs these programs from now on."""
+        self.spec, self.report = built.spec, built.report
+        self.adapters = _part(built.parts, "adapters")
+        self.signals = _part(built.parts, "signals")
+        self.losses = _part(built.parts, "losses")
+        self.steer = cast(Steer, built.parts.get("steer", Steer({})))
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
-        object.__setattr__(self, "_programs", dict(programs))
-        object.__setattr__(self, "_frozen", _frozen(spec, programs))
-        object.__setattr__(self, "_sources", Sources(sources or {}))
+        object.__setattr__(self, "_programs", dict(built.programs))
+        object.__setattr__(self, "_frozen", _frozen(built.spec, built.programs))
+        object.__setattr__(self, "_sources", Sources(built.sources))
 
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
@@ -113,7 +117,7 @@ class DistillModule(nn.Module):
         if torch.compiler.is_compiling():
             return self.training
         for name, model in self.models.items():
-            if self.report.captures[name].mode_dependent:
+            if self.spec.is_trainable(name) and self.report.captures[name].mode_dependent:
                 odd = [n for n, m in model.named_modules() if m.training != model.training]
                 if odd:
                     raise InputError.of(
@@ -137,6 +141,80 @@ class DistillModule(nn.Module):
     def set_progress(self, *, epoch: float | None = None, iteration: float | None = None) -> None:
         """Tells schedules where training is, counted from 0; epochs may be fractional."""
         self.steer.set(epoch, iteration)
+
+    def set_stage(self, name: str) -> list[str]:
+        """Moves to a stage, ``STAGE`` or ``STAGE.PHASE``, with the actions in between.
+
+        Those are the ``after`` actions of the stage that is left and the ``before`` actions of the
+        one that is entered; between phases of a stage there are none. Progress starts again at 0.
+        An optimiser is to be built anew for a new stage, and only there.
+
+        Returns:
+            What the actions said that they changed.
+
+        Raises:
+            KDGraphError: KD202 for a stage that there is not; KD751 for an action that cannot be
+                done to these networks.
+        """
+        stages = self._course()
+        before = len(stages.log)
+        stages.move(name)
+        self._install(stages.built())
+        self.train(self.training)
+        self.steer.set(0.0, 0.0)
+        return [line for done in stages.log[before:] for line in done.lines]
+
+    def after_epoch(self, epochs: int, *, best: bool = False) -> list[str]:
+        """Does the ``during`` actions of the present stage that are due.
+
+        Hand the optimiser to ``carry`` afterwards, where one of them is ``prune``, say.
+
+        Args:
+            epochs: of this stage that are done.
+            best: whether the monitored metric was never better in this stage.
+
+        Returns:
+            What they said that they changed.
+        """
+        stages = self._course()
+        before = len(stages.log)
+        if stages.after_epoch(epochs, best):
+            self._rerun()
+        return [line for done in stages.log[before:] for line in done.lines]
+
+    def finish(self) -> list[str]:
+        """Does the ``after`` actions of the present stage: the course is at its end."""
+        stages = self._course()
+        before = len(stages.log)
+        stages.finish()
+        self._rerun()
+        return [line for done in stages.log[before:] for line in done.lines]
+
+    def _rerun(self) -> None:
+        """Goes on in the present stage with the networks as they are now."""
+        epoch, iteration = self.steer.epoch, self.steer.iteration
+        self._install(self._course().built())
+        self.train(self.training)
+        self.steer.set(epoch, iteration)
+
+    def carry(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lets an optimiser follow parameters that actions have replaced, with their moments."""
+        stages = self._course()
+        carry(optimizer, stages.moved, list(self.parameters()))
+        stages.moved.clear()
+
+    def _course(self) -> Stages:
+        if isinstance(stages := getattr(self, "stages", None), Stages):
+            return stages
+        raise InputError.of("KD702", "the spec has no stages", span=self.spec.span())
+
+    def train(self, mode: bool = True) -> DistillModule:
+        """Leaves in eval mode what the present stage does not train."""
+        super().train(mode)
+        for name, model in self.models.items():
+            if not self.spec.is_trainable(name):
+                model.eval()
+        return self
 
     def snapshot(self, name: str | None = None) -> None:
         """Copies the present weights of trained models into their snapshots; all, or one by name.

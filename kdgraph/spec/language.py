@@ -13,20 +13,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from kdgraph.errors import Span
+from kdgraph.spec.book import BookSpec
 from kdgraph.spec.data import DataSpec
 from kdgraph.spec.entry import (
-    ACTIONS,
     ADAPTERS,
     LOSSES,
     SIGNALS,
-    ActionEntry,
     AdapterEntry,
     LossEntry,
     OneOf,
     Ref,
     SignalEntry,
 )
-from kdgraph.spec.steer import Weight
+from kdgraph.spec.stages import StageSpec
 from kdgraph.spec.training import TrainSpec
 from kdgraph.spec.tree import Places
 from kdgraph.spec.types import Count, Form, Name, Strict
@@ -95,17 +94,6 @@ class LinkSpec(Strict):
     )
 
 
-class StageSpec(Strict):
-    """A part of training with its own weights and trainable sets."""
-
-    name: Name
-    epochs: Count | None = None
-    trainable: dict[Name, bool] = {}
-    losses: dict[Name, Weight] = {}
-    before: tuple[Annotated[ActionEntry, OneOf(ACTIONS)], ...] = Field((), strict=False)
-    after: tuple[Annotated[ActionEntry, OneOf(ACTIONS)], ...] = Field((), strict=False)
-
-
 class Spec(Strict):
     """A whole, checked spec. ``span`` tells where each value was written."""
 
@@ -118,10 +106,13 @@ class Spec(Strict):
     signals: dict[Name, Annotated[SignalEntry, OneOf(SIGNALS)]] = {}
     losses: dict[Name, Annotated[LossEntry, OneOf(LOSSES)]] = Field(min_length=1)
     stages: tuple[StageSpec, ...] = Field((), strict=False)
+    book: BookSpec | None = None
     data: DataSpec | None = None
     train: TrainSpec | None = None
 
     _file: str = PrivateAttr("<spec>")
+    _learning: frozenset[str] = PrivateAttr(frozenset())
+    _moving: frozenset[str] = PrivateAttr(frozenset())
     _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
 
     def span(self, *keys: str | int) -> Span | None:
@@ -155,10 +146,17 @@ class Spec(Strict):
         """The models that have a network of their own: all but those ``same_as`` another."""
         return [name for name, model in self.models.items() if model.same_as is None]
 
+    def is_learning(self, model: str) -> bool:
+        """Whether a model is trained, now or in another stage."""
+        return self.is_trainable(model) or self.network(model) in self._learning
+
+    def is_moving(self, model: str) -> bool:
+        """Whether a model is trained in some stage, or changed by an action."""
+        return self.is_learning(model) or self.network(model) in self._moving
+
     def is_constant(self, model: str) -> bool:
-        """Whether the weights of a model never change: it is frozen, and no snapshot."""
-        network = self.models[self.network(model)]
-        return not self.is_trainable(model) and network.snapshot_of is None
+        """Whether the weights of a model never change: it is no snapshot, and not moving."""
+        return self.models[self.network(model)].snapshot_of is None and not self.is_moving(model)
 
     def inputs(self, model: str) -> dict[str, str] | str:
         """What ``forward`` of a model reads: argument to batch entry, or the only entry's name.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from kdgraph.errors import Diagnostic, near
+from kdgraph.errors import Diagnostic, Span, near
 from kdgraph.spec.diagnose import as_name
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import actions, levels, targets
 from kdgraph.spec.reserved import why_not
 from kdgraph.spec.tree import Key, Keys, Places
 from kdgraph.spec.types import NAME, SIDES
@@ -109,17 +110,25 @@ class Names:
 
     def stages(self) -> Iterator[Diagnostic]:
         """Stages may only speak of losses and models that there are."""
-        for at, stage in enumerate(self._spec.stages):
+        for keys, level in levels(self._spec):
             for section, key, what in (
                 ("losses", "losses", "loss"),
                 ("models", "trainable", "model"),
             ):
-                choices = self._all[section]
-                for name in getattr(stage, key):
-                    if name not in choices:
-                        place = self._places.key(("stages", at, key, name))
-                        message = f"there is no {what} {name!r}"
-                        yield Diagnostic("KD202", message, place, near(name, choices))
+                for name in getattr(level, key):
+                    place = self._places.key((*keys, key, name))
+                    yield from self._known(section, what, name, place)
+        for at, stage in enumerate(self._spec.stages):
+            for inner, action in actions(stage):
+                for field, model in targets(action):
+                    place = self._places.value(("stages", at, *inner, *field))
+                    yield from self._known("models", "model", model, place)
+
+    def _known(
+        self, section: str, what: str, name: str, place: Span | None
+    ) -> Iterator[Diagnostic]:
+        if name not in (choices := self._all[section]):
+            yield Diagnostic("KD202", f"there is no {what} {name!r}", place, near(name, choices))
 
     def _error(self, keys: Keys, message: str, help: str | None) -> Diagnostic:
         return Diagnostic("KD202", message, self._places.value(keys), help)

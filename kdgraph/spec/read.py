@@ -13,6 +13,7 @@ from kdgraph.errors import Diagnostic, SpecError
 from kdgraph.spec.diagnose import explain
 from kdgraph.spec.findings import without_broken
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import learning, touched
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.merge import Files, override, top
 from kdgraph.spec.references import check_references, unused
@@ -55,6 +56,7 @@ def diagnose(source: Source, set: str | Iterable[str] = ()) -> tuple[Spec | None
     if not any(d.severity == "error" for d in found) and spec is not None:
         _place_links(spec, places)
         spec._file, spec._places = file, places
+        spec._learning, spec._moving = learning(spec), touched(spec)
         return spec, _in_order(found, file)
     return None, _in_order(found, file)
 

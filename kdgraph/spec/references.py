@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from kdgraph.errors import Diagnostic
 from kdgraph.spec.calls import check_calls
+from kdgraph.spec.frontier import check_book
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import check_stages, levels
 from kdgraph.spec.names import Broken, Names
 from kdgraph.spec.roles import check_roles
 from kdgraph.spec.tree import Keys, Places, at_most
@@ -37,12 +39,14 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         check_calls(spec, places, _references(spec), broken),
         _cycles(spec, places),
         () if broken else _nothing_to_train(spec, places),
+        () if broken else check_stages(spec, places),
+        () if broken else check_book(spec, places, names),
     )
     return at_most(dict.fromkeys(found))
 
 
 def _nothing_to_train(spec: Spec, places: Places) -> Iterator[Diagnostic]:
-    if not any(spec.is_trainable(m) for m in spec.models):
+    if not spec.stages and not any(spec.is_trainable(m) for m in spec.models):
         help = "write `trainable: true` in one, or name it `student`"
         yield Diagnostic("KD205", "no model is trainable", places.key(("models",)), help)
 
@@ -68,10 +72,10 @@ def _steered(spec: Spec) -> Iterator[tuple[Keys, str]]:
             for field in entry.steer_fields():
                 if isinstance(value := getattr(entry, field), str):
                     yield (section, name, field), value
-    for at, stage in enumerate(spec.stages):
-        for name, weight in stage.losses.items():
+    for keys, level in levels(spec):
+        for name, weight in level.losses.items():
             if isinstance(weight, str):
-                yield ("stages", at, "losses", name), weight
+                yield (*keys, "losses", name), weight
 
 
 def _with_itself(spec: Spec, places: Places) -> Iterator[Diagnostic]:
@@ -110,14 +114,6 @@ def unused(spec: Spec, places: Places) -> list[Diagnostic]:
         Diagnostic("KD210", f"nothing reads {what}", places.key(keys), severity="warning")
         for keys, what in idle
     ]
-
-
-def not_yet(spec: Spec) -> list[Diagnostic]:
-    """Parts of the language that are checked, but that this version cannot compile."""
-    if not spec.stages:
-        return []
-    message = "stages are checked, but this version does not run them"
-    return [Diagnostic("KD190", message, spec.span("stages"), "leave `stages` out")]
 
 
 def _references(spec: Spec) -> Iterator[tuple[Keys, str]]:

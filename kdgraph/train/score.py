@@ -130,7 +130,7 @@ def trained_model(spec: Spec) -> str:
     Raises:
         DataError: KD714 when several learn.
     """
-    learning = [name for name in spec.networks if spec.is_trainable(name)]
+    learning = [name for name in spec.networks if spec.is_learning(name)]
     if "student" in learning:
         return "student"
     if len(learning) != 1:

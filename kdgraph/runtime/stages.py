@@ -1,0 +1,280 @@
+"""Stages of a compiled spec: who is trained, what has been done to the networks, which graph."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from kdgraph.actions._snapshots import follow
+from kdgraph.actions._world import Batches, Moved, World
+from kdgraph.actions.base import Action
+from kdgraph.errors import InputError
+from kdgraph.runtime.report import Report
+from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import at_stage, stage_of
+from kdgraph.spec.stages import StageSpec
+
+
+class Built(NamedTuple):
+    """A spec, or one leg of it, as programs.
+
+    Attributes:
+        spec: what was compiled; of a leg, as if it had been written by itself.
+        programs: by mode, whether it trains.
+        parts: adapters, signals and losses (``adapters.mid``), and the steered numbers.
+        report: the graph, and how it came about.
+        sources: tensors of frozen models that the programs hold in another form.
+    """
+
+    spec: Spec
+    programs: Mapping[bool, fx.GraphModule]
+    parts: Mapping[str, nn.Module]
+    report: Report
+    sources: Mapping[str, tuple[Tensor, int]]
+
+
+class Done(NamedTuple):
+    """An action that was done: where it is written, what it decided, what it said.
+
+    Attributes:
+        epoch: of the stage, after which it was done; 0 for one at its edges.
+    """
+
+    stage: str
+    place: str
+    at: int
+    epoch: int
+    decided: dict[str, Any]
+    lines: list[str]
+
+
+class Stages(nn.Module):
+    """Where a module is in its course.
+
+    It has no parameters. Its state is the present leg and the actions done so far, from which a
+    fresh module of the same spec becomes alike before any weights are loaded into it.
+
+    Args:
+        spec: with all stages.
+        nets: every network, changed in place by actions.
+        build: compiles the spec of a leg.
+        adapters: the adapters there are so far, by link.
+        skeleton: the networks hold no values.
+
+    Attributes:
+        leg: the present one; empty before the first is entered.
+        log: what was done, in order.
+        moved: parameters that took the place of others, since the last ``carry``.
+        batches: see ``World``; a trainer fills it in.
+    """
+
+    leg: str
+    log: list[Done]
+    moved: list[Moved]
+    batches: Batches | None
+
+    def __init__(
+        self,
+        spec: Spec,
+        nets: Mapping[str, nn.Module],
+        build: Callable[[Spec, bool], Built],
+        adapters: Callable[[], Mapping[str, nn.Module]],
+        skeleton: bool = False,
+    ) -> None:
+        super().__init__()
+        # out of nn.Module's sight, to which networks belong elsewhere
+        vars(self).update(
+            spec=spec, leg="", log=[], moved=[], batches=None, _nets=dict(nets), _build=build,
+            _adapters=adapters, _skeleton=skeleton, _known={}, _paused={}, _anew=False,
+            _install=None,
+        )  # fmt: skip
+
+    spec: Spec
+    _nets: dict[str, nn.Module]
+    _build: Callable[[Spec, bool], Built]
+    _adapters: Callable[[], Mapping[str, nn.Module]]
+    _skeleton: bool
+    _known: dict[str, Built]
+    _paused: dict[str, list[str]]
+    _anew: bool
+    _install: Callable[[Built], None] | None
+
+    def attach(self, install: Callable[[Built], None]) -> None:
+        """Says who is to run the programs of the leg that is entered."""
+        vars(self)["_install"] = install
+
+    def move(self, leg: str) -> None:
+        """Does the actions between the present leg and another, and sets who is trained.
+
+        Raises:
+            KDGraphError: KD202 for a leg that there is not; what an action refuses.
+        """
+        new = stage_of(self.spec, leg)
+        old = stage_of(self.spec, self.leg) if self.leg else None
+        self._unpause()
+        if old != new:
+            if old is not None:
+                self._all(old, "after")
+            self._all(new, "before")
+        self._pause(leg)
+        vars(self)["leg"] = leg
+
+    def finish(self) -> None:
+        """Does the actions behind the present stage, at the end of the course."""
+        self._unpause()
+        self._all(stage_of(self.spec, self.leg), "after")
+        self._pause(self.leg)
+
+    def after_epoch(self, epochs: int, best: bool) -> bool:
+        """Does the actions within the present stage that are due after so many epochs of it.
+
+        Returns:
+            Whether any was done.
+        """
+        stage = stage_of(self.spec, self.leg)
+        due = [at for at, action in enumerate(stage.during) if action.due(epochs, best)]
+        self._unpause()
+        for at in due:
+            self._do(stage, "during", at, epochs)
+        self._pause(self.leg)
+        return bool(due)
+
+    def built(self) -> Built:
+        """The present leg compiled: from before, unless an action has changed networks since."""
+        if self._anew:
+            self._known.clear()
+        if self.leg not in self._known:
+            self._known[self.leg] = self._build(at_stage(self.spec, self.leg), self._anew)
+        vars(self)["_anew"] = False
+        return self._known[self.leg]
+
+    def _all(self, stage: StageSpec, place: str) -> None:
+        for at in range(len(getattr(stage, place))):
+            self._do(stage, place, at, 0)
+
+    def _do(self, stage: StageSpec, place: str, at: int, epoch: int) -> None:
+        action, world = self._action(stage, place, at)
+        decided = action.decide(world)
+        self._apply_one(Done(stage.name, place, at, epoch, decided, []), action, world)
+
+    def _action(self, stage: StageSpec, place: str, at: int) -> tuple[Action, World]:
+        action = getattr(stage, place)[at]
+        assert isinstance(action, Action)
+        span = self.spec.span("stages", self.spec.stages.index(stage), place, at)
+        world = World(self.spec, self._nets, self._adapters(), self._skeleton, self.batches, span)
+        return action, world
+
+    def _apply_one(self, done: Done, action: Action, world: World) -> None:
+        with torch.no_grad():
+            lines = action.apply(world, done.decided)
+            if action.rebuilds and lines:
+                lines = [*lines, *follow(world)]
+        self.log.append(done._replace(lines=lines))
+        self.moved.extend(world.moved)
+        if action.rebuilds and lines:
+            vars(self)["_anew"] = True
+
+    def _pause(self, leg: str) -> None:
+        """Freezes what the leg does not train."""
+        now = at_stage(self.spec, leg)
+        for name, net in self._nets.items():
+            if not self.spec.is_moving(name):
+                continue
+            net.train(now.is_trainable(name))
+            if not now.is_trainable(name):
+                trained = [n for n, p in net.named_parameters() if p.requires_grad]
+                self._paused[name] = trained
+                for n in trained:
+                    parameter = net.get_parameter(n)
+                    parameter.requires_grad_(False)
+                    parameter.grad = None  # else its momentum would go on moving it
+
+    def _unpause(self) -> None:
+        """Lets be trained what only waits for its turn, and not what its owner has frozen."""
+        for name, trained in self._paused.items():
+            for n, parameter in self._nets[name].named_parameters():
+                if n in trained:
+                    parameter.requires_grad_(True)
+        self._paused.clear()
+
+    def get_extra_state(self) -> Tensor:
+        """The leg and the log as bytes, uint8 [N], so that any checkpoint can hold them."""
+        file = io.BytesIO()
+        torch.save({"leg": self.leg, "log": [list(done) for done in self.log]}, file)
+        return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Does again what was done to the networks, and enters the leg.
+
+        Raises:
+            InputError: KD704 for a course that this spec does not have.
+        """
+        found = torch.load(io.BytesIO(bytes(state.tolist())), weights_only=True)
+        log = [Done(*done) for done in found["log"]]
+        here = [done[:4] for done in self.log]
+        if [done[:4] for done in log[: len(here)]] != here:
+            message = "the checkpoint is of another course of stages and actions"
+            raise InputError.of("KD704", message, help="load it into a freshly compiled module")
+        self._unpause()
+        for done in log[len(here) :]:
+            stage = next((s for s in self.spec.stages if s.name == done.stage), None)
+            if stage is None or done.at >= len(getattr(stage, done.place)):
+                raise InputError.of("KD704", f"the spec has no stage {done.stage!r} any more")
+            action, world = self._action(stage, done.place, done.at)
+            if action.rebuilds:
+                self._apply_one(done, action, world)
+                self.log[-1] = done
+            else:
+                self.log.append(done)
+        self._pause(found["leg"])
+        vars(self)["leg"] = found["leg"]
+        if self._install is not None:
+            self._install(self.built())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stages:
+        """Forgets the programs of other legs, whose folded weights would stay behind."""
+        for leg in [leg for leg in self._known if leg != self.leg]:
+            del self._known[leg]
+        return self
+
+    def extra_repr(self) -> str:
+        """``labels, of features, labels``."""
+        return f"{self.leg}, of {', '.join(self.legs())}"
+
+    def legs(self) -> Iterator[str]:
+        """All legs, in their order."""
+        return (leg for stage in self.spec.stages for leg in stage.legs)
+
+
+def carry(
+    optimizer: torch.optim.Optimizer, moved: list[Moved], parameters: list[nn.Parameter]
+) -> None:
+    """Lets an optimiser follow parameters that were replaced, with their moments.
+
+    Args:
+        optimizer: has a group for every parameter that was replaced.
+        moved: what was replaced by what, in order.
+        parameters: all there are now; what the optimiser does not know joins its first group.
+    """
+    for old, new, pick in moved:
+        for group in optimizer.param_groups:
+            group["params"] = [new if p is old else p for p in group["params"]]
+        state = optimizer.state.pop(old, None)
+        if state and pick is not None:
+            optimizer.state[new] = {
+                key: pick(v) if isinstance(v, Tensor) and v.shape == old.shape else v
+                for key, v in state.items()
+            }
+    present = {id(p) for p in parameters}
+    for group in optimizer.param_groups:
+        for parameter in [p for p in group["params"] if id(p) not in present]:
+            optimizer.state.pop(parameter, None)
+        group["params"] = [p for p in group["params"] if id(p) in present]
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    optimizer.param_groups[0]["params"] += [
+        p for p in parameters if id(p) not in known and p.requires_grad
+    ]

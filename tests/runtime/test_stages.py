@@ -1,0 +1,192 @@
+"""Stages of an embedded module: graphs, trained models, actions, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kdgraph
+from kdgraph.errors import KDGraphError
+from kdgraph.spec.entry import ACTIONS
+
+SPEC: dict[str, Any] = {
+    "kdgraph": 1,
+    "name": "staged",
+    "batch": {
+        "x": {"shape": ["B", 6]},
+        "label": {"shape": ["B"], "dtype": "int64", "classes": 4},
+    },
+    "models": {
+        "teacher": {"taps": {"mid": "0", "logits": "output"}},
+        "student": {"taps": {"mid": "0", "logits": "output"}},
+        "helper": {"trainable": True, "taps": {"logits": "output"}},
+    },
+    "links": {"mid": {"student": "student.mid", "teacher": "teacher.mid"}},
+    "losses": {
+        "label": {"use": "cross_entropy", "student": "student.logits", "target": "label"},
+        "hint": {"use": "hint", "link": "mid", "weight": {"linear": [1, 0], "epochs": [0, 4]}},
+        "of_helper": {"use": "cross_entropy", "student": "helper.logits", "target": "label"},
+        "helped": {
+            "use": "soft_target", "student": "student.logits", "teacher": "helper.logits",
+            "tau": 2, "weight": 0,
+        },
+    },
+    "stages": [
+        {
+            "name": "features",
+            "losses": {"label": 0, "of_helper": 0},
+            "trainable": {"helper": False},
+        },
+        {
+            "name": "turns",
+            "rounds": 2,
+            "losses": {"hint": 0},
+            "phases": [
+                {"name": "helper", "trainable": {"student": False}, "losses": {"label": 0}},
+                {
+                    "name": "student",
+                    "trainable": {"helper": False},
+                    "losses": {"of_helper": 0, "helped": 0.5},
+                },
+            ],
+        },
+        {"name": "labels", "losses": {"hint": 0, "of_helper": 0}, "trainable": {"helper": False}},
+    ],
+}  # fmt: skip
+
+
+def net(width: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.BatchNorm1d(width), nn.Linear(width, 4))
+
+
+def compiled(spec: dict[str, Any] = SPEC) -> kdgraph.DistillModule:
+    models = {"teacher": net(9, 1), "student": net(5, 2), "helper": net(7, 3)}
+    torch.manual_seed(4)
+    return kdgraph.compile(spec, models=models)
+
+
+def batch(seed: int = 0) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "x": torch.randn(8, 6, generator=g),
+        "label": torch.randint(4, (8,), generator=g),
+    }
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(dict(module.state_dict()))
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def train(step: kdgraph.DistillModule, steps: int = 3) -> None:
+    step.train()
+    optimizer = torch.optim.SGD(step.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
+    for i in range(steps):
+        optimizer.zero_grad()
+        step(**batch(i)).loss.backward()
+        optimizer.step()
+
+
+def test_each_stage_has_its_own_graph_and_weights_carry_over() -> None:
+    step = compiled()
+    assert set(step(**batch()).losses) == {"hint"}
+    owners = {n.meta["kd_owner"] for n in step.report.graph}
+    assert "helper" not in owners
+    train(step)
+    student = state(step.student)
+    step.set_stage("labels")
+    assert set(step(**batch()).losses) == {"label"}
+    assert "teacher" not in {n.meta["kd_owner"] for n in step.report.graph}
+    assert not changed(step.student, student) or step.student.training
+
+
+def test_models_take_turns_and_who_waits_stays_bit_for_bit() -> None:
+    step = compiled()
+    step.set_stage("turns.helper")
+    student, helper = state(step.student), state(step.models["helper"])
+    train(step)
+    assert not changed(step.student, student)
+    assert changed(step.models["helper"], helper)
+    helper = state(step.models["helper"])
+    step.set_stage("turns.student")
+    assert not step.models["helper"].training
+    train(step)
+    assert changed(step.student, student)
+    assert not changed(step.models["helper"], helper)
+
+
+def test_the_value_of_a_stage_is_that_of_the_same_spec_written_without_stages() -> None:
+    step = compiled()
+    step.set_stage("turns.student")
+    plain = copy.deepcopy(SPEC)
+    del plain["stages"]
+    plain["losses"] = {
+        "label": SPEC["losses"]["label"],
+        "helped": {**SPEC["losses"]["helped"], "weight": 0.5},
+    }
+    plain["models"]["helper"]["trainable"] = False
+    wanted = compiled(plain)
+    assert step(**batch()).loss.item() == pytest.approx(wanted(**batch()).loss.item(), rel=1e-6)
+
+
+def test_schedules_count_from_the_start_of_a_stage() -> None:
+    step = compiled()
+    step.set_progress(epoch=2)
+    assert step.steer.losses_hint_weight == 0.5
+    step.set_stage("labels")
+    step.set_stage("features")
+    assert step.steer.losses_hint_weight == 1
+
+
+def test_an_unknown_stage_is_refused_with_a_near_match() -> None:
+    with pytest.raises(KDGraphError, match="did you mean 'labels'") as found:
+        compiled().set_stage("label")
+    assert found.value.diagnostics[0].code == "KD202"
+
+
+def test_a_checkpoint_brings_a_fresh_module_into_its_stage() -> None:
+    step = compiled()
+    train(step)
+    step.set_stage("turns.student")
+    train(step)
+    saved = copy.deepcopy(step.state_dict())
+    train(step)
+    fresh = compiled()
+    fresh.load_state_dict(saved)
+    assert fresh.stages.leg == "turns.student"
+    train(fresh)
+    for name, value in step.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_what_its_owner_has_frozen_stays_frozen_through_all_stages() -> None:
+    models = {"teacher": net(9, 1), "student": net(5, 2), "helper": net(7, 3)}
+    models["student"].get_parameter("0.weight").requires_grad_(False)
+    step = kdgraph.compile(SPEC, models=models)
+    for leg in ("turns.helper", "turns.student", "labels"):
+        step.set_stage(leg)
+    assert not models["student"].get_parameter("0.weight").requires_grad
+    assert models["student"].get_parameter("0.bias").requires_grad
+
+
+def test_every_stage_is_checked() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["stages"][2]["losses"]["label"] = 0
+    (found,) = kdgraph.check(spec, shapes=False)
+    assert (found.code, found.message) == ("KD216", "stage 'labels' has no loss edge left")
+    spec = copy.deepcopy(SPEC)
+    spec["stages"][1]["phases"][0]["trainable"] = {"studnet": False}
+    (found,) = kdgraph.check(spec, shapes=False)
+    assert (found.code, found.help) == ("KD202", "did you mean 'student'?")
+
+
+def test_the_registry_of_actions_finds_them() -> None:
+    assert "freeze" in ACTIONS.names()
