@@ -65,7 +65,7 @@ class Column:
         ``NAME.tail`` (float32) and ``NAME.ids`` (int64).
         """
         if self.form == "top_k":
-            wide = {name: torch.float32 for name in self.parts} | {f"{self.name}.ids": torch.int64}
+            wide = dict.fromkeys(self.parts, torch.float32) | {f"{self.name}.ids": torch.int64}
             return {name: (shape, wide[name]) for name, (shape, _) in self.parts.items()}
         exact = self.dtype in _EXACT
         return {self.name: (self.shape, getattr(torch, self.dtype) if exact else torch.float32)}

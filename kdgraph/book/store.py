@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kdgraph.book.column import Column
+from kdgraph.book.header import FOLDER, Header, differing
+from kdgraph.book.writer import read_list
+from kdgraph.errors import BookError
+
+_AGAIN = "`kdgraph book build` with the same spec writes again what is damaged, and only that"
 
 
 class Book:
@@ -26,9 +32,11 @@ class Book:
             samples, with seed and views), ``data``, ``spec`` (columns and signals), ``versions``.
     """
 
-    path: Path
-    columns: tuple[Column, ...]
-    fingerprint: dict[str, str]
+    def __init__(self, path: Path, header: Header, names: list[str]) -> None:
+        self.path, self.header = path, header
+        self.columns, self.fingerprint = header.columns, dict(header.fingerprint)
+        self._names = names
+        self._mapped: dict[int, dict[str, Tensor]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -38,16 +46,28 @@ class Book:
             BookError: KD761 there is none, or it is not finished; KD762 its header or its list of
                 shards is damaged, or a shard is missing or of another size.
         """
-        raise NotImplementedError
+        path = Path(path)
+        header = Header.read(path)
+        listed = read_list(path, header)
+        if listed is None:
+            message = f"the book in {str(path)!r} is not finished, or its list of shards is damaged"
+            raise BookError.of("KD761", message, help="`kdgraph book build` goes on with it")
+        for name, size in listed:
+            file = path / FOLDER / name
+            if (found := file.stat().st_size if file.exists() else None) != size:
+                what = "is missing" if found is None else f"has {found} bytes, not {size}"
+                message = f"the shard {name!r} of the book in {str(path)!r} {what}"
+                raise BookError.of("KD762", message, help=_AGAIN)
+        return cls(path, header, [name for name, _ in listed])
 
     def __len__(self) -> int:
         """Samples; their ids are ``0 .. len - 1``: row numbers of the training rows, unshuffled."""
-        raise NotImplementedError
+        return self.header.rows
 
     @property
     def views(self) -> int:
         """Views of each sample, ``0 .. views - 1``; 1 where samples are not augmented."""
-        raise NotImplementedError
+        return self.header.views
 
     def rows(self, ids: Tensor, view: int | Tensor = 0) -> dict[str, Tensor]:
         """Rows of every column, in the order of ``ids``.
@@ -63,9 +83,15 @@ class Book:
             (probability of all other classes, float32).
 
         Raises:
-            BookError: KD764 a sample or a view that the book does not have.
+            BookError: KD764 a sample or a view that the book does not have; KD762 a shard that
+                is no shard of this book.
         """
-        raise NotImplementedError
+        numbers, local = self._places(ids.cpu(), torch.as_tensor(view).cpu())
+        kept = self._gather(numbers, local)
+        found: dict[str, Tensor] = {}
+        for column in self.columns:
+            found |= column.decode(kept)
+        return found
 
     def check(self, expected: Mapping[str, str]) -> None:
         """Refuses the book where it is not of what is expected.
@@ -76,4 +102,47 @@ class Book:
         Raises:
             BookError: KD763, one diagnostic for each field that differs, which names it.
         """
-        raise NotImplementedError
+        if found := differing(self.fingerprint, expected, f"book in {str(self.path)!r}"):
+            raise BookError(found)
+
+    def _places(self, ids: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """The shard of each sample, and where it is in there."""
+        for what, values, count in (("sample", ids, len(self)), ("view", view, self.views)):
+            wrong = values[(values < 0) | (values >= count)]
+            if wrong.numel():
+                message = f"the book in {str(self.path)!r} has {count} {what}s, from 0"
+                raise BookError.of("KD764", f"{message}: there is no {what} {wrong[0].item()}")
+        shard = ids.div(self.header.shard_rows, rounding_mode="floor")
+        return view * self.header.shards_per_view + shard, ids - shard * self.header.shard_rows
+
+    def _gather(self, numbers: Tensor, local: Tensor) -> dict[str, Tensor]:
+        """Rows as they are kept."""
+        order = numbers.argsort(stable=True)
+        shards, counts = torch.unique_consecutive(numbers[order], return_counts=True)
+        parts = {n: p for column in self.columns for n, p in column.parts.items()}
+        out = {n: torch.empty((len(numbers), *shape), dtype=d) for n, (shape, d) in parts.items()}
+        for number, where in zip(shards.tolist(), torch.split(order, counts.tolist()), strict=True):
+            mapped, rows = self._map(number), local[where]
+            for name, target in out.items():
+                target[where] = mapped[name][rows]
+        return out
+
+    def _map(self, number: int) -> dict[str, Tensor]:
+        """The tensors of a shard, over its mapped file."""
+        if number not in self._mapped:
+            name = self._names[number]
+            try:
+                with safe_open(self.path / FOLDER / name, "pt") as file:
+                    mark = (file.metadata() or {}).get("kdgraph")
+                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                message = f"the shard {name!r} of the book in {str(self.path)!r} is damaged"
+                raise BookError.of("KD762", f"{message}: {error}", help=_AGAIN) from error
+            if mark != f"{self.header.mark} {number}":
+                message = f"the shard {name!r} in {str(self.path)!r} is of another book"
+                raise BookError.of("KD762", message, help=_AGAIN)
+            self._mapped[number] = tensors
+        return self._mapped[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mapped": {}}
