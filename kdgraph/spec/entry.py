@@ -44,19 +44,26 @@ class ModelMark:
 
 @dataclass(frozen=True)
 class PathsMark:
-    """Marks a field of an action that names modules by pattern: ``student.layer1.*``."""
+    """Marks a field of an action that names modules by pattern: ``student.layer1.*``.
+
+    Attributes:
+        read: they are only looked at, and it is others that the action changes.
+    """
+
+    read: bool = False
 
 
 ModelName = Annotated[str, ModelMark(), Form(NAME.pattern, "the name of a model")]
 _PATTERN = Form(rf"{NAME.pattern}(\..+)?", "MODEL, or MODEL.PATTERN such as student.layer1.*")
-Paths = Annotated[
+_Paths = Annotated[
     tuple[Annotated[str, _PATTERN], ...],
-    PathsMark(),
     BeforeValidator(
         lambda v: (v,) if isinstance(v, str) else v, json_schema_input_type=str | list[str]
     ),
     Field(min_length=1, strict=False),
 ]
+Paths = Annotated[_Paths, PathsMark()]
+ReadPaths = Annotated[_Paths, PathsMark(read=True)]
 
 
 class Entry(Strict):
@@ -105,6 +112,13 @@ def _marked(field: Any, mark: type | tuple[type, ...]) -> bool:
         return True
     inner = getattr(field.annotation, "__args__", ())
     return any(isinstance(m, mark) for a in inner for m in getattr(a, "__metadata__", ()))
+
+
+def _reads(field: Any) -> bool:
+    """Whether a field names modules that are only looked at."""
+    inner = getattr(field.annotation, "__args__", ())
+    marks = [*field.metadata, *(m for a in inner for m in getattr(a, "__metadata__", ()))]
+    return any(isinstance(m, PathsMark) and m.read for m in marks)
 
 
 class OneOf:
@@ -259,6 +273,11 @@ class ActionEntry(Entry):
     def model_fields_named(cls) -> list[str]:
         """Names of the fields that hold a model of the spec, or patterns that start with one."""
         return [n for n, f in cls.model_fields.items() if _marked(f, (ModelMark, PathsMark))]
+
+    @classmethod
+    def read_fields(cls) -> list[str]:
+        """Those of them that name modules which are only looked at."""
+        return [n for n in cls.model_fields_named() if _reads(cls.model_fields[n])]
 
     def due(self, epochs: int, best: bool) -> bool:
         """Whether it is time, once ``epochs`` of the stage are done."""

@@ -124,7 +124,13 @@ def learning(spec: Spec) -> frozenset[str]:
 
 def touched(spec: Spec) -> frozenset[str]:
     """The networks that actions of some stage are done to."""
-    found = {m for stage in spec.stages for _, act in actions(stage) for _, m in targets(act)}
+    found = {
+        model
+        for stage in spec.stages
+        for _, action in actions(stage)
+        for keys, model in targets(action)
+        if keys[0] not in action.read_fields()
+    }
     return frozenset(spec.network(name) for name in found if name in spec.models)
 
 
