@@ -1,0 +1,58 @@
+"""Frozen copies of trained models: brought up to date, also where the model was rebuilt."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from kdgraph.actions._world import World
+
+
+def same_tensors(source: nn.Module, snapshot: nn.Module) -> bool:
+    """Whether both have parameters and buffers of equal names and shapes."""
+    own, other = _tensors(source), _tensors(snapshot)
+    return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in other.items()}
+
+
+@torch.no_grad()
+def take(source: nn.Module, snapshot: nn.Module) -> None:
+    """Copies the values of parameters and buffers, which must have ``same_tensors``."""
+    found = _tensors(source)
+    for name, value in _tensors(snapshot).items():
+        value.copy_(_whole(found[name]))
+
+
+def follow(world: World) -> list[str]:
+    """Rebuilds snapshots of models that an action has rebuilt: they become copies of them as is.
+
+    A snapshot stays the object that it is. To be called after an action that rebuilds, before the
+    graph is compiled again.
+
+    Returns:
+        A line for each.
+    """
+    told = []
+    for name, model in world.spec.models.items():
+        if model.snapshot_of is None or name not in world.nets:
+            continue
+        source, snapshot = world.nets[model.snapshot_of], world.nets[name]
+        if same_tensors(source, snapshot):
+            continue
+        fresh = copy.deepcopy(source).eval().requires_grad_(False)
+        snapshot.__class__ = type(fresh)
+        vars(snapshot).clear()
+        vars(snapshot).update(vars(fresh))
+        told.append(f"{name}: taken anew of {model.snapshot_of}, which was rebuilt")
+    return told
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A tensor that is spread over ranks, put together."""
+    whole: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return whole
