@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 import kdgraph
+from kdgraph.capture import capture
 from kdgraph.models.load import build_model
 from kdgraph.models.nets.tree import LogRows, Route
 
@@ -148,7 +149,7 @@ def test_sizes_are_the_papers() -> None:
 def test_epoch_and_mode_need_no_other_graph() -> None:
     from torch._dynamo.testing import CompileCounter
 
-    net = tree().eval()
+    net = tree(blocks=[2, 3]).eval()
     spec = {
         "kdgraph": 1,
         "name": "tree",
@@ -157,7 +158,7 @@ def test_epoch_and_mode_need_no_other_graph() -> None:
             "label": {"shape": ["B"], "dtype": "int64", "classes": 4},
         },
         "models": {
-            "student": {"taps": {"rows": "routes.1.log_rows", "logits": "output"}},
+            "student": {"taps": {"rows": "routes.0.log_rows", "logits": "output"}},
         },
         "losses": {
             "label": {"use": "cross_entropy", "student": "student.logits", "target": "label"},
@@ -172,10 +173,18 @@ def test_epoch_and_mode_need_no_other_graph() -> None:
     before = fast(**batch).losses["rows"]
     net.epoch.fill_(10)
     after = fast(**batch).losses["rows"]
-    a = (2 * net.routes[1].log_rows.logits).detach().softmax(1).numpy()
+    a = (2 * net.routes[0].log_rows.logits).detach().softmax(1).numpy()
     assert after.item() == pytest.approx(-(a * np.log(a)).sum(), rel=1e-5)
     assert after < before
     net.hard.fill_(True)
     assert fast(**batch).losses["rows"].item() == 0
     assert counter.frame_count == 1
     assert torch.equal(step(**batch).outputs["student.logits"], net(batch["image"]))
+
+
+@pytest.mark.parametrize(
+    "path", ["levels.0.conv1", "routes.0.log_rows", "pool.mean", "heads.layers.0"]
+)
+def test_it_opens_at_any_tap(path: str) -> None:
+    found = capture(tree(), {"x": torch.randn(2, 1, 8, 8)}, {"tap": path, "logits": "output"})
+    assert found.rung == "fx"

@@ -55,8 +55,8 @@ class Route(nn.Module):
 
     def forward(self, x: Tensor, epoch: Tensor, hard: Tensor) -> Tensor:
         """[B, children, ...] of parents [B, parents, ...]."""
-        rows: Tensor = self.log_rows(epoch, hard).exp()
-        return (rows @ x.flatten(2)).reshape(x.shape[0], len(rows), *x.shape[2:])
+        mixed: Tensor = self.log_rows(epoch, hard).exp() @ x.flatten(2)
+        return mixed.reshape(mixed.shape[:2] + x.shape[2:])
 
 
 class Level(nn.Module):
@@ -79,7 +79,7 @@ class Level(nn.Module):
         x = x.flatten(1, -3)  # blocks and channels; an image has channels alone
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.pool(self.relu2(self.bn2(self.conv2(x))))
-        return x.reshape(x.shape[0], self.blocks, -1, *x.shape[2:])
+        return x.unflatten(1, (self.blocks, -1))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Heads(nn.Module):
@@ -169,4 +169,4 @@ class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, C, size, size] of maps [B, N, C, H, W]."""
         pooled: Tensor = self.mean(x.flatten(1, 2))
-        return pooled.reshape(*x.shape[:3], *pooled.shape[2:])
+        return pooled.reshape(x.shape[:3] + pooled.shape[2:])
