@@ -76,6 +76,20 @@ def at_stage(spec: Spec, leg: str) -> Spec:
     return found
 
 
+def epochs_of(spec: Spec, model: str) -> int:
+    """Passes over the data in which a model is trained, over all stages; turns count in part."""
+    assert spec.train is not None
+    if not spec.stages:
+        return spec.train.epochs
+    whole = 0.0
+    for stage in spec.stages:
+        learns = [at_stage(spec, leg).is_trainable(model) for leg in stage.legs]
+        turns = [phase.steps or phase.epochs or 1 for phase in stage.phases] or [1]
+        own = sum(turn for turn, on in zip(turns, learns, strict=True) if on)
+        whole += stage.length(spec.train.epochs) * own / sum(turns)
+    return max(1, round(whole))
+
+
 def _needed(spec: Spec, losses: Mapping[str, Entry]) -> set[str]:
     """The links and signals that edges read, directly or through others."""
     found: set[str] = set()

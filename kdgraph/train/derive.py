@@ -9,6 +9,7 @@ from kdgraph.capture.taps import parse_tap
 from kdgraph.errors import DataError, near
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import epochs_of
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score, output_tap
@@ -27,12 +28,16 @@ def student_alone(spec: Spec) -> Spec:
     divided by their sum where that is one number, as the share they had beside a teacher would
     only slow the labels down. Where no such edge is left, cross-entropy with the labels is put in.
 
+    Instead of stages there is one training, as long as the student is trained in all of them, with
+    the optimiser of ``train``.
+
     Repeated passes stay with them: an edge on a student of several passes reads all of them (a
     tap alone stands for no one tensor), and with fewer it would mean something else, or nothing.
 
     Raises:
         DataError: KD715 when there is no such edge and no labels to make one from.
     """
+    spec = _in_one_stage(spec)
     score = find_score(spec)
     student, taps = score.model, spec.models[score.model].taps
     scored = {f"{student}.{n}" for n, path in taps.items() if parse_tap(path) == score.tap}
@@ -53,6 +58,18 @@ def student_alone(spec: Spec) -> Spec:
             "links": {}, "signals": _behind(weighed, edges.values()), "losses": edges,
         }
     )  # fmt: skip
+
+
+def _in_one_stage(spec: Spec) -> Spec:
+    """The same spec without stages, as long as all stages together train what is scored."""
+    if not spec.stages:
+        return spec
+    assert spec.train is not None
+    model = find_score(spec).model
+    train = spec.train.model_copy(update={"epochs": epochs_of(spec, model)})
+    own = spec.models[model].model_copy(update={"trainable": True})
+    models = {**spec.models, model: own}
+    return spec.model_copy(update={"stages": (), "train": train, "models": models})
 
 
 def _of_labels(spec: Spec, edge: Entry, scored: set[str]) -> bool:
@@ -117,6 +134,7 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     assert spec.train is not None
     block = spec.train.teacher
     assert block is not None
+    spec = spec.model_copy(update={"stages": ()})
     changes: dict[str, Any] = {"epochs": block.epochs, "teacher": None, "early_stop": None}
     if block.optimizer is not None:
         changes["optimizer"] = block.optimizer

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from kdgraph.errors import DataError
 from kdgraph.models.weights import load_weights, save_weights
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import actions
 from kdgraph.train.learner import Learner
 
 LAST, BEST, WEIGHTS = "last.ckpt", "best.safetensors", "weights.safetensors"
@@ -44,31 +45,56 @@ class Keeper(Callback):
         """Also called when a limit of steps ends the run within an epoch: then only saves."""
         learner = pl_module
         assert isinstance(learner, Learner)
-        if learner.batch == learner.batches:
+        if learner.batch == learner.course.batches:
             learner.end_epoch()
             row = {**learner.means.close(), **{f"val/{k}": v for k, v in learner.found.items()}}
-            learner.write({"epoch": learner.epoch, **row})
-            self.history.append({"epoch": learner.epoch, "step": learner.iteration, **row})
-            self._compare(learner)
+            epoch = learner.course.passed + learner.epoch
+            learner.write({"epoch": epoch, **row})
+            self.history.append({"epoch": epoch, "step": learner.iteration, **row})
+            best = self._compare(learner)
+            if learner.act(best) and learner.settings.keep == "best":
+                self.best = None  # weights of other shapes are no choice any more
+                save_weights(learner.distill.student, self._best_file(learner))
             trainer.should_stop = trainer.should_stop or self.stopped
         self.save(learner)
 
-    def _compare(self, learner: Learner) -> None:
+    def _compare(self, learner: Learner) -> bool:
+        """Whether the monitored metric is the best so far; counts towards an early stop."""
         settings = learner.settings
         now = learner.better(learner.monitor)
-        if self.best is None or now > self.best:
+        best = self.best is None or now > self.best
+        if best:
             self.best = now
-            learner.distill.snapshot()
+            if not _takes_snapshots(learner.spec):
+                learner.distill.snapshot()
             if settings.keep == "best":
-                save_weights(learner.distill.student, self.folder / BEST)
-        if (early := settings.early_stop) is None:
-            return
+                save_weights(learner.distill.student, self._best_file(learner))
+        if (early := settings.early_stop) is None or not learner.course.ends_round(learner.epoch):
+            return best
         now = learner.better(early.metric or learner.monitor)
         if self.mark is None or now > self.mark + early.min_delta:
             self.mark, self.waited = now, 0
         else:
             self.waited += 1
             self.stopped = self.waited >= early.patience
+        return best
+
+    def next_stage(self, learner: Learner) -> None:
+        """Ends a stage with the weights it keeps, and begins the next as if it were the first."""
+        self._take_best(learner)
+        learner.next_stage()
+        self.best = self.mark = None
+        self.waited, self.stopped = 0, False
+
+    def _take_best(self, learner: Learner) -> None:
+        best = self._best_file(learner)
+        if learner.settings.keep == "best" and best.exists():
+            load_weights(learner.distill.student, best)
+
+    def _best_file(self, learner: Learner) -> Path:
+        """One for each stage: a stage that is begun again after a kill finds that of the last."""
+        at = learner.course.at
+        return self.folder / (f"best-{at}.safetensors" if at else BEST)
 
     def save(self, learner: Learner) -> None:
         """Writes the checkpoint."""
@@ -106,12 +132,17 @@ class Keeper(Callback):
 
     def finish(self, learner: Learner) -> Path:
         """Leaves the student with the weights that are kept, and writes them."""
-        best = self.folder / BEST
-        if learner.settings.keep == "best" and best.exists():
-            load_weights(learner.distill.student, best)
+        self._take_best(learner)
+        learner.end_course()
         path = self.folder / WEIGHTS
         learner.distill.save_student(path)
         return path
+
+
+def _takes_snapshots(spec: Spec) -> bool:
+    """Whether stages say themselves when a snapshot is taken."""
+    uses = (action.use for stage in spec.stages for _, action in actions(stage))
+    return "snapshot" in uses
 
 
 def check_fingerprint(path: Path, found: object, wanted: str) -> None:

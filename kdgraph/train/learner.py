@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
-from kdgraph.train.data._load import eval_loader, steps_per_epoch, train_loader
+from kdgraph.train.course import Course
+from kdgraph.train.data._load import eval_loader, train_loader
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.means import Means
@@ -100,10 +101,10 @@ class Learner(Scorer):
     """Trains a compiled spec. It knows by itself where training is, so that it can be resumed.
 
     Attributes:
-        epoch: epochs completed.
+        course: the stages, and which is the present one.
+        epoch: epochs completed of the present stage.
         batch: batches done of the epoch under way.
-        iteration: steps of the optimiser done.
-        batches: batches in an epoch.
+        iteration: steps of the optimiser done in all.
         means: of the total loss and each edge over the epoch under way.
     """
 
@@ -120,13 +121,19 @@ class Learner(Scorer):
         assert spec.train is not None
         self.distill = step
         self.spec = spec
-        self.settings: TrainSpec = spec.train
-        self.data, self.splits, self.seed = data, splits, seed
+        self.splits, self.seed = splits, seed
+        self.course = Course(spec, data, len(splits.train))
         self.epoch = self.batch = self.iteration = 0
-        self.batches = steps_per_epoch(len(splits.train), data.batch_size)
         self.means = Means()
+        if spec.stages:
+            step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
         self._first_iteration = 0
+
+    def _plain_batches(self) -> Iterator[Batch]:
+        """The training data once, in order, neither augmented nor transformed."""
+        for batch in eval_loader(self.splits.train, self.course.data):
+            yield {name: value.to(self.device) for name, value in batch.items()}
 
     def scored(self) -> nn.Module:
         """The student's own module: at evaluation no teacher runs."""
@@ -145,9 +152,35 @@ class Learner(Scorer):
         """Whether a larger value of a metric is a better one."""
         return rises(self.metrics, name)
 
-    def total_steps(self) -> int:
-        """Steps of the optimiser in the whole run."""
-        return self.settings.epochs * -(-self.batches // self.settings.accumulate)
+    @property
+    def settings(self) -> TrainSpec:
+        """The ``train`` block as it is in the present stage."""
+        return self.course.settings
+
+    def next_stage(self) -> None:
+        """Goes to the next stage, with the actions in between; the optimiser is built anew."""
+        self.course.advance(self.epoch, self.iteration)
+        self.epoch = self.batch = 0
+        torch.manual_seed(seed_of("stage", self.seed, self.course.at))
+        leg = self.course.leg(0, self.iteration)
+        assert leg is not None
+        self.distill.set_stage(leg)
+
+    def act(self, best: bool) -> bool:
+        """Does the actions that are due after an epoch; whether parameters were replaced."""
+        if self.course.stage is None:
+            return False
+        torch.manual_seed(seed_of("act", self.seed, self.course.passed + self.epoch))
+        self.distill.after_epoch(self.epoch, best=best)
+        moved = bool(self.distill.stages.moved)
+        self.distill.carry(self.optimizer)
+        return moved
+
+    def end_course(self) -> None:
+        """Does the actions that end the last stage."""
+        if self.course.stage is not None:
+            torch.manual_seed(seed_of("stage", self.seed, self.course.at + 1))
+            self.distill.finish()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; the scheduler is moved here and not by Lightning.
@@ -164,7 +197,7 @@ class Learner(Scorer):
                 self.settings.scheduler,
                 self.optimizer,
                 epochs=self.settings.epochs,
-                steps=self.total_steps(),
+                steps=self.course.steps(),
                 higher_is_better=self.rises(self.monitor),
                 span=self.spec.span("train", "scheduler"),
             )
@@ -172,19 +205,23 @@ class Learner(Scorer):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """What is left of the epoch under way."""
+        epoch = self.course.passed + self.epoch
         return train_loader(
-            self.splits.train, self.data, seed=self.seed, epoch=self.epoch, done=self.batch
+            self.splits.train, self.course.data, seed=self.seed, epoch=epoch, done=self.batch
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All of the validation data."""
-        return eval_loader(self.splits.val, self.data)
+        return eval_loader(self.splits.val, self.course.data)
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Random numbers and schedules depend on the place in training and on nothing before."""
-        torch.manual_seed(seed_of("step", self.seed, self.epoch, self.batch))
-        epoch = self.epoch + self.batch / self.batches
-        self.distill.set_progress(epoch=epoch, iteration=self.iteration)
+        torch.manual_seed(seed_of("step", self.seed, self.course.passed + self.epoch, self.batch))
+        leg = self.course.leg(self.epoch, self.iteration)
+        if leg is not None and leg != self.distill.stages.leg:
+            self.distill.set_stage(leg)
+        epoch = self.epoch + self.batch / self.course.batches
+        self.distill.set_progress(epoch=epoch, iteration=self.iteration - self.course.begun)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The compiled step."""
@@ -230,6 +267,7 @@ class Learner(Scorer):
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "precision": self.trainer.precision_plugin.state_dict(),
             "place": {"epoch": self.epoch, "batch": self.batch, "iteration": self.iteration},
+            "course": self.course.state(),
             "means": self.means.state(),
             "found": dict(self.found),
         }
@@ -240,13 +278,14 @@ class Learner(Scorer):
         self.epoch, self.batch, self.iteration = (
             state["place"][key] for key in ("epoch", "batch", "iteration")
         )
-        self._first_iteration = self.iteration
+        self.course.take_up(state["course"])
         self.means.take_up(state["means"])
         self.found = dict(state["found"])
         self._start = state
 
     def on_fit_start(self) -> None:
         """Restores what Lightning has built by now."""
+        self._first_iteration = self.iteration
         if self._start:
             self.optimizer.load_state_dict(self._start["optimizer"])
             if self.scheduler is not None:

@@ -9,11 +9,14 @@ from torch import Tensor
 
 
 class Means:
-    """Means of the losses over an epoch, kept on the device so that nothing waits for it."""
+    """Means of the losses over an epoch, kept on the device so that nothing waits for it.
+
+    The mean of an edge is over the steps that have it: phases of a stage may differ in theirs.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self._last: dict[str, Tensor] = {}
 
     def add(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
@@ -22,7 +25,7 @@ class Means:
         self._last |= {f"loss/{name}": value.detach() for name, value in losses.items()}
         for name, value in self._last.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def last(self) -> dict[str, float]:
         """The values of the last step."""
@@ -30,14 +33,14 @@ class Means:
 
     def close(self) -> dict[str, float]:
         """The means, after which counting starts over."""
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"sums": {n: v.cpu() for n, v in self.sums.items()}, "count": self.count}
+        return {"sums": {n: v.cpu() for n, v in self.sums.items()}, "counts": dict(self.counts)}
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state."""
-        self.sums, self.count = dict(state["sums"]), state["count"]
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])

@@ -32,6 +32,8 @@ class Run:
         latency: median milliseconds of the model that was scored for a batch of one; None in
             records that are older than this figure.
         device: where that was measured.
+        actions: what the actions of stages said that they changed, in order: stage, place, epoch
+            of the stage, lines.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Run:
     weights: str | None
     latency: float | None = None
     device: str | None = None
+    actions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdgraph.compiler import compile, plan
+from kdgraph.compiler import compile, legs, plan
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.passes.pipeline import pipeline
@@ -88,7 +88,7 @@ def run(
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
     if compare:
         derived.append(student_alone(checked))
-    if derived:
+    if derived or checked.stages:
         _plan_all([checked, *derived], trust, without, also)
     board = Board(console)
     setting = Setting(data, splits, steps, resume, device, board, without, also)
@@ -144,7 +144,8 @@ def _plan_all(
     """Finds what is wrong with any of several specs before the first of them is trained."""
     for spec in specs:
         try:
-            plan(spec, trust=trust, without=without, also=also)
+            for leg in legs(spec):
+                plan(spec, trust=trust, without=without, also=also, stage=leg)
         except KDGraphError as error:
             # what is still to be downloaded can be looked at only when it is compiled
             if any(d.code != "KD415" for d in error.diagnostics):

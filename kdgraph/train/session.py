@@ -20,6 +20,7 @@ from torch import nn
 
 from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
+from kdgraph.runtime.stages import Stages
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader
@@ -84,17 +85,15 @@ def train(
         keeper.take_up(learner)
     else:
         _clear(folder)
-    settings = learner.settings
-    limit = min(setting.steps or learner.total_steps(), learner.total_steps())
-    if learner.epoch < settings.epochs and learner.iteration < limit and not keeper.stopped:
-        _fit(name, learner, keeper, limit, setting)
+    _run(name, learner, keeper, setting)
+    ended = keeper.stopped or learner.epoch == learner.settings.epochs
     val = evaluate(step.student, spec, score, setting, "val")
     weights = keeper.finish(learner)
     final = evaluate(step.student, spec, score, setting, "test")
     run = Run(
         name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
-        epochs=learner.epoch, steps=learner.iteration,
-        finished=keeper.stopped or learner.epoch == settings.epochs,
+        epochs=learner.course.passed + learner.epoch, steps=learner.iteration,
+        finished=ended and learner.course.is_last, actions=told(step),
         parameters=count(step.student), seconds=keeper.seconds, weights=str(weights),
         **measured(step.student, spec, score, setting),
     )  # fmt: skip
@@ -102,9 +101,36 @@ def train(
     return run
 
 
+def _run(name: str, learner: Learner, keeper: Keeper, setting: Setting) -> None:
+    """Goes through what is left of the stages, up to a limit of steps."""
+    total = learner.course.total_steps()
+    limit = min(setting.steps or total, total)
+    while True:
+        to_do = learner.epoch < learner.settings.epochs and not keeper.stopped
+        if to_do and learner.iteration < limit:
+            _fit(name, learner, keeper, limit, setting)
+        ended = keeper.stopped or learner.epoch == learner.settings.epochs
+        if not ended or learner.course.is_last:
+            return
+        keeper.next_stage(learner)
+
+
+def told(step: DistillModule) -> list[dict[str, Any]]:
+    """What the actions of a run said that they changed."""
+    if not isinstance(stages := getattr(step, "stages", None), Stages):
+        return []
+    return [
+        {"stage": d.stage, "place": d.place, "epoch": d.epoch, "did": d.lines}
+        for d in stages.log
+        if d.lines
+    ]
+
+
 def _fit(name: str, learner: Learner, keeper: Keeper, limit: int, setting: Setting) -> None:
     """Runs Lightning's loop from where the learner is."""
-    follower = setting.board.follow(f"{name}, seed {learner.seed}", limit)
+    stage = learner.course.stage
+    title = f"{name}, seed {learner.seed}" + (f", {stage.name}" if stage else "")
+    follower = setting.board.follow(title, limit)
     interrupt = signal.getsignal(signal.SIGINT)
     with quiet():
         trainer = _trainer(
@@ -193,7 +219,8 @@ def _trainer(
 
 def _clear(folder: Path) -> None:
     """Removes what an earlier run left, but nothing else that lies there."""
-    for name in (LAST, BEST, WEIGHTS):
+    stages = (path.name for path in folder.glob("best-*.safetensors"))
+    for name in (LAST, BEST, WEIGHTS, *stages):
         (folder / name).unlink(missing_ok=True)
     for name in ("csv", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
