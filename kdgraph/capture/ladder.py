@@ -131,17 +131,21 @@ def capture(
 
 
 def open_module(
-    module: nn.Module, inputs: Mapping[str, Tensor], opens: Callable[[nn.Module], bool]
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    opens: Callable[[nn.Module], bool],
+    taps: Mapping[str, str] | None = None,
 ) -> RawCapture:
-    """A module with a single result as a graph, open wherever ``opens`` says so.
+    """A module as a graph, open wherever ``opens`` says so, and where there is a tap inside.
 
-    The graph holds in the mode that the module is in; its output is ``{"output": node}``.
+    The graph holds in the mode that the module is in. Its output is ``{"output": node}``, the
+    single result of the module, or a dictionary of ``taps``.
 
     Raises:
         Declined, CaptureError: or whatever the module's own code raises while it is traced.
     """
-    taps = resolve_taps(module, {"output": "output"})
-    return _by_fx(module, find_reference(module, inputs, taps), taps, {}, opens)
+    paths = resolve_taps(module, taps or {"output": "output"})
+    return _by_fx(module, find_reference(module, inputs, paths), paths, {}, opens)
 
 
 def _by_fx(
