@@ -175,3 +175,11 @@ def differing(have: Mapping[str, str], want: Mapping[str, str], whose: str) -> l
 def checksum(data: bytes | bytearray | memoryview) -> str:
     """128 bits as 32 letters."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def in_units(count: int) -> str:
+    """``1.2 GB``."""
+    for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

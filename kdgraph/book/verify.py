@@ -51,3 +51,10 @@ def verify(path: str | Path) -> Verdict:
 def size(path: Path) -> int:
     """Bytes of the shards on disk."""
     return sum((path / FOLDER / file.name).stat().st_size for file in files(path))
+
+
+def present(path: Path) -> tuple[int, bool]:
+    """How many shards are there, and whether the book is finished; nothing is read."""
+    return len({file.number for file in files(path)}), read_list(
+        path, Header.read(path)
+    ) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -201,6 +201,6 @@ def read_list(path: Path, header: Header) -> list[tuple[str, int]] | None:
         return None
 
 
-def joined(batches: list[dict[str, Tensor]], rows: int) -> dict[str, Tensor]:
-    """Encoded batches one behind the other, without what fills up the last."""
-    return {name: torch.cat([b[name] for b in batches])[:rows] for name in batches[0]}
+def joined(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Encoded batches one behind the other."""
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

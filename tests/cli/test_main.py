@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from kdgraph.cli.main import main
 
 COMMANDS = [
+    "book",
     "check",
     "compile",
     "draw",
