@@ -17,7 +17,7 @@ def same_tensors(source: nn.Module, snapshot: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def take(source: nn.Module, snapshot: nn.Module) -> None:
+def copy_values(source: nn.Module, snapshot: nn.Module) -> None:
     """Copies the values of parameters and buffers, which must have ``same_tensors``."""
     found = _tensors(source)
     for name, value in _tensors(snapshot).items():

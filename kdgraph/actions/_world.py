@@ -94,7 +94,8 @@ class World:
             if model not in self.nets:
                 self.wrong(f"{model!r} has no network of its own", near(model, self.nets))
             every = [Found(model, p, m) for p, m in self.nets[model].named_modules()]
-            roots = [f for f in every if fnmatchcase(f.path, path)]
+            # `student.*` is what is inside of the student
+            roots = [f for f in every if bool(f.path) == bool(path) and fnmatchcase(f.path, path)]
             if inside:
                 own = tuple(f"{f.path}." for f in roots if f.path)
                 whole = any(not f.path for f in roots)

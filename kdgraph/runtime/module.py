@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kdgraph.actions._fold import without_actions
+from kdgraph.actions._frozen import stands_still
 from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
@@ -52,14 +53,15 @@ class DistillModule(nn.Module):
         check_values: look for labels out of range and for nan; needs one synchronisation with
             the device a step. Under ``torch.compile`` no input is checked.
         report: the graph, what each pass did, how each model was captured.
+        stages: which stage it is in, and what has been done to the networks; None without any.
     """
 
     def __init__(
         self, built: Built, models: Mapping[str, nn.Module], stages: Stages | None = None
     ) -> None:
         super().__init__()
+        self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
         if stages is not None:
-            self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
             stages.attach(self._install)
         self.check_values = True
         self.models = nn.ModuleDict({n: m for n, m in models.items() if built.spec.is_moving(n)})
@@ -118,7 +120,11 @@ class DistillModule(nn.Module):
             return self.training
         for name, model in self.models.items():
             if self.spec.is_trainable(name) and self.report.captures[name].mode_dependent:
-                odd = [n for n, m in model.named_modules() if m.training != model.training]
+                odd = [
+                    n
+                    for n, m in model.named_modules()
+                    if m.training != model.training and not stands_still(m)
+                ]
                 if odd:
                     raise InputError.of(
                         "KD708",
@@ -204,8 +210,8 @@ class DistillModule(nn.Module):
         stages.moved.clear()
 
     def _course(self) -> Stages:
-        if isinstance(stages := getattr(self, "stages", None), Stages):
-            return stages
+        if self.stages is not None:
+            return self.stages
         raise InputError.of("KD702", "the spec has no stages", span=self.spec.span())
 
     def train(self, mode: bool = True) -> DistillModule:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from kdgraph.actions._snapshots import copy_values, same_tensors
 from kdgraph.errors import InputError, near
 from kdgraph.spec.language import Spec
 
@@ -33,7 +33,6 @@ class Snapshots(nn.Module):
     _of: dict[str, str]
     _copies: dict[str, nn.Module]
 
-    @torch.no_grad()
     def take(self, models: Mapping[str, nn.Module], name: str | None) -> None:
         """Copies parameters and buffers of trained models, in place: no graph changes.
 
@@ -49,13 +48,12 @@ class Snapshots(nn.Module):
             help = near(name, self._of) or f"there is {', '.join(self._of) or 'none'}"
             raise InputError.of("KD702", f"no model {name!r} is a snapshot", help=help)
         for one in self._of if name is None else (name,):
-            source, copy = _tensors(models[self._of[one]]), _tensors(self._copies[one])
-            if {k: v.shape for k, v in source.items()} != {k: v.shape for k, v in copy.items()}:
+            source, copy = models[self._of[one]], self._copies[one]
+            if not same_tensors(source, copy):
                 message = f"{self._of[one]!r} has other tensors than its snapshot {one!r}"
                 span = self._spec.span("models", one)
                 raise InputError.of("KD704", message, help="compile again", span=span)
-            for key, value in copy.items():
-                value.copy_(_whole(source[key]))
+            copy_values(source, copy)
 
     def __getattr__(self, name: str) -> Any:
         """A copy by its name, as distributed checkpoints look it up."""
@@ -92,12 +90,3 @@ class Snapshots(nn.Module):
     def extra_repr(self) -> str:
         """``past of student``, and so on."""
         return ", ".join(f"{name} of {copied}" for name, copied in self._of.items())
-
-
-def _whole(value: Tensor) -> Tensor:
-    """A tensor that is spread over ranks, put together."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
