@@ -129,7 +129,7 @@ stages:
     step = kdgraph.compile(tmp_path / "spec.yaml", models={"teacher": teacher, "student": student})
     assert step.set_stage("two") == ["student: weights of teacher"]
     assert equal(teacher.state_dict(), student.state_dict())
+    other = nn.Sequential(*net(), nn.Linear(4, 4))
+    step = kdgraph.compile(tmp_path / "spec.yaml", models={"teacher": net(), "student": other})
     with pytest.raises(KDGraphError, match=r"spec\.yaml:14:\d+: error\[KD416\]"):
-        other = nn.Sequential(*net(), nn.Linear(4, 4))
-        step = kdgraph.compile(tmp_path / "spec.yaml", models={"teacher": net(), "student": other})
         step.set_stage("two")
