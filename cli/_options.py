@@ -91,6 +91,13 @@ def _complete_pass(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [name for name, fits in chosen.items() if fits and name.startswith(incomplete)]
 
 
+stage_option = click.option(
+    "--stage",
+    metavar="STAGE",
+    help="Which stage, or phase as STAGE.PHASE; by default the first.",
+)
+
+
 def out_option(
     metavar: Literal["DIR", "FILE"], help: str, *, required: bool = True
 ) -> Callable[[F], F]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from kdgraph.cli._options import compilation, out_option, spec_argument
+from kdgraph.cli._options import compilation, out_option, spec_argument, stage_option
 
 
 @click.command("compile")
 @spec_argument
 @out_option("DIR", "The folder to write; one from an earlier compilation is replaced.")
 @compilation
-def command(spec: str, out: Path, how: Mapping[str, Any]) -> None:
+@stage_option
+def command(spec: str, out: Path, stage: str | None, how: Mapping[str, Any]) -> None:
     r"""Compiles a spec, with its weights, into a folder.
 
     \b
@@ -23,14 +24,27 @@ def command(spec: str, out: Path, how: Mapping[str, Any]) -> None:
     manifest.json   nodes, shapes, passes, captures, hashes and versions
     spec.lock.yaml  the spec with everything resolved
 
+    A spec with stages gives such a folder for each of them, by its name, or only for that of
+    `--stage`.
+
     \b
     Examples:
       kdgraph compile kd.yaml -o build/kd
       kdgraph compile kd.yaml -o build/kd --set losses.soft.tau=2 --without prune
     """
     import kdgraph
+    from kdgraph.spec.legs import stage_of
+    from kdgraph.spec.read import load_spec
     from kdgraph.visual import write_build
 
-    report = kdgraph.compile(spec, **how).report
-    for path in write_build(report, out):
-        click.echo(path)
+    step = kdgraph.compile(spec, **how)
+    legs = [*step.stages.legs()] if step.stages else [""]
+    if stage is not None:
+        stage_of(load_spec(spec, set=how["set"]), stage)
+        legs = legs[: legs.index(stage) + 1]
+    for leg in legs:
+        if leg != legs[0]:
+            step.set_stage(leg)
+        if stage in (None, leg):
+            for path in write_build(step.report, out / leg if stage is None else out):
+                click.echo(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdgraph.cli._costs import cost_tables
-from kdgraph.cli._options import compilation, format_option, spec_argument
+from kdgraph.cli._options import compilation, format_option, spec_argument, stage_option
 from kdgraph.cli._show import console, count, dims, new_table, print_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("explain")
 @spec_argument
 @compilation
+@stage_option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     help="Rows in the batch whose cost is shown; by default data.batch_size.",
 )
 @format_option
-def command(spec: str, how: Mapping[str, Any], batch: int | None, form: str) -> None:
+def command(
+    spec: str, how: Mapping[str, Any], stage: str | None, batch: int | None, form: str
+) -> None:
     r"""Says what a spec compiles to, and why it looks as it does.
 
     How each model was captured, what every pass did and declined to do, which adapters were
@@ -42,11 +45,13 @@ def command(spec: str, how: Mapping[str, Any], batch: int | None, form: str) -> 
     import kdgraph
     from kdgraph.visual import manifest
 
-    facts = manifest(kdgraph.plan(spec, **how), batch=batch)
+    facts = manifest(kdgraph.plan(spec, stage=stage, **how), batch=batch)
     if form == "json":
         print_json(facts)
         return
     out = console()
+    if "stage" in facts:
+        out.print(_plain(f"stage {facts['stage']}"))
     tables = [_models(facts), _taps(facts), _links(facts), _losses(facts), _passes(facts)]
     for table in [*tables, *cost_tables(facts["cost"])]:
         if table.row_count:

@@ -143,6 +143,16 @@ class Stages(nn.Module):
         self._pause(self.leg)
         return bool(due)
 
+    def waiting(self) -> list[nn.Parameter]:
+        """The parameters that are frozen now, and trained in another phase of this stage."""
+        turns = [at_stage(self.spec, leg) for leg in stage_of(self.spec, self.leg).legs]
+        return [
+            self._nets[name].get_parameter(n)
+            for name, trained in self._paused.items()
+            if any(turn.is_trainable(name) for turn in turns)
+            for n in trained
+        ]
+
     def built(self) -> Built:
         """The present leg compiled: from before, unless an action has changed networks since."""
         if self._anew:

@@ -111,6 +111,7 @@ class Spec(Strict):
     train: TrainSpec | None = None
 
     _file: str = PrivateAttr("<spec>")
+    _leg: str | None = PrivateAttr(None)
     _learning: frozenset[str] = PrivateAttr(frozenset())
     _moving: frozenset[str] = PrivateAttr(frozenset())
     _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
@@ -130,6 +131,11 @@ class Spec(Strict):
     def folder(self) -> Path:
         """The folder that relative paths of this spec start from."""
         return Path(self._file).parent
+
+    @property
+    def leg(self) -> str | None:
+        """The stage, or phase as ``STAGE.PHASE``, that this is the spec of; None of a whole one."""
+        return self._leg
 
     def is_trainable(self, model: str) -> bool:
         """Whether a model learns: as written, else only the one named ``student``."""

@@ -72,6 +72,7 @@ def at_stage(spec: Spec, leg: str) -> Spec:
             "train": _train(spec, stage),
         }
     )
+    found._leg = leg
     found._places = Places({k: v for k, v in values.items() if v is not None}, spec._places.keys)
     return found
 

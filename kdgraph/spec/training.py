@@ -16,6 +16,26 @@ from kdgraph.spec.types import DOCUMENTED, Count, Name, Positive, Seed, Strict
 _OPEN = ConfigDict(use_attribute_docstrings=True, extra="allow")
 
 
+class Group(Strict):
+    """Parameters with arguments of their own."""
+
+    model_config = _OPEN
+
+    params: Annotated[
+        tuple[str, ...],
+        BeforeValidator(
+            lambda v: (v,) if isinstance(v, str) else v, json_schema_input_type=str | list[str]
+        ),
+        Field(strict=False, min_length=1),
+    ]
+    """Shell patterns over ``MODEL.path.weight``; adapters are ``links.LINK.path``."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is written beside the key above."""
+        return dict(self.model_extra or {})
+
+
 class Optimizer(Strict):
     """An optimiser of ``torch.optim`` by its class name, with that class's arguments."""
 
@@ -23,6 +43,9 @@ class Optimizer(Strict):
 
     use: str
     """``SGD``, ``AdamW``, ..."""
+
+    groups: Annotated[tuple[Group, ...], Field(strict=False)] = ()
+    """Parameters with other arguments; one that several patterns match is of the first group."""
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kdgraph.train.data._split import seed_of
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.means import Means
 from kdgraph.train.metrics import build_metrics, monitored, rises
-from kdgraph.train.optim import build_optimizer, build_scheduler
+from kdgraph.train.optim import build_optimizer, build_scheduler, trained_parameters
 from kdgraph.train.score import Score
 
 Batch = dict[str, Tensor]
@@ -125,7 +125,7 @@ class Learner(Scorer):
         self.course = Course(spec, data, len(splits.train))
         self.epoch = self.batch = self.iteration = 0
         self.means = Means()
-        if spec.stages:
+        if step.stages is not None:
             step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
         self._first_iteration = 0
@@ -168,7 +168,7 @@ class Learner(Scorer):
 
     def act(self, best: bool) -> bool:
         """Does the actions that are due after an epoch; whether parameters were replaced."""
-        if self.course.stage is None:
+        if self.distill.stages is None:
             return False
         torch.manual_seed(seed_of("act", self.seed, self.course.passed + self.epoch))
         self.distill.after_epoch(self.epoch, best=best)
@@ -189,8 +189,10 @@ class Learner(Scorer):
         resume exactly.
         """
         written = self.settings.optimizer
-        place = self.spec.span("train", "optimizer")
-        self.optimizer = build_optimizer(written, self.distill.parameters(), place)
+        stage = self.course.stage
+        own = ("stages", self.course.at) if stage and stage.optimizer else ("train",)
+        place = self.spec.span(*own, "optimizer")
+        self.optimizer = build_optimizer(written, trained_parameters(self.distill), place)
         self.scheduler: LRScheduler | None = None
         if self.settings.scheduler is not None:
             self.scheduler = build_scheduler(
@@ -218,7 +220,7 @@ class Learner(Scorer):
         """Random numbers and schedules depend on the place in training and on nothing before."""
         torch.manual_seed(seed_of("step", self.seed, self.course.passed + self.epoch, self.batch))
         leg = self.course.leg(self.epoch, self.iteration)
-        if leg is not None and leg != self.distill.stages.leg:
+        if self.distill.stages is not None and leg not in (None, self.distill.stages.leg):
             self.distill.set_stage(leg)
         epoch = self.epoch + self.batch / self.course.batches
         self.distill.set_progress(epoch=epoch, iteration=self.iteration - self.course.begun)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from kdgraph.errors import DataError, Span, near
+from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.training import Optimizer, Scheduler
 
 _CLOSURE = {"LBFGS"}  # needs the loss to be computed again inside its step
@@ -36,19 +38,59 @@ SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
 
 
 def build_optimizer(
-    written: Optimizer, parameters: Iterable[nn.Parameter], span: Span | None = None
+    written: Optimizer, parameters: Mapping[str, nn.Parameter], span: Span | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser as written, over ``parameters``.
+    """The optimiser as written.
+
+    Args:
+        written: its class, arguments and groups.
+        parameters: what it gets, by name, ``student.fc.weight`` or ``links.mid.weight``.
+        span: where it is written.
 
     Raises:
-        DataError: KD712 for an unknown name or argument, or a value that torch refuses.
+        DataError: KD712 for an unknown name or argument, a value that torch refuses, or a group
+            that no parameter is in.
     """
     cls = _find("optimiser", written.use, OPTIMIZERS, span)
-    # torch wants pairs such as betas as tuples
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in written.arguments.items()}
+    arguments = _tuples(written.arguments)
     _check_arguments(cls, arguments, span)
-    trained = [p for p in parameters if p.requires_grad]
-    return cast(torch.optim.Optimizer, _built(cls, trained, arguments, span))
+    left = dict(parameters)
+    groups = []
+    for group in written.groups:
+        own = _tuples(group.arguments)
+        _check_arguments(cls, own, span)
+        found = [n for n in left if any(fnmatchcase(n, pattern) for pattern in group.params)]
+        if not found:
+            raise DataError.of(
+                "KD712",
+                f"no trained parameter is called {' or '.join(map(repr, group.params))}",
+                span=span,
+                help=near(group.params[0], left),
+            )
+        groups.append({"params": [left.pop(n) for n in found], **own})
+    rest = list(left.values())
+    given: list[Any] = [{"params": rest}, *groups] if groups and rest else groups or rest
+    return cast(torch.optim.Optimizer, _built(cls, given, arguments, span))
+
+
+def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:
+    """What an optimiser gets, by the names that ``groups`` know; frozen parameters are left out.
+
+    Those that only wait for the turn of their model are in: without a gradient they rest, and so
+    do their moments.
+    """
+    waiting = {id(p) for p in step.stages.waiting()} if step.stages else set()
+    found: dict[str, nn.Parameter] = {}
+    for name, parameter in step.named_parameters():
+        if parameter.requires_grad or id(parameter) in waiting:
+            part, _, rest = name.partition(".")
+            found[{"models": rest, "adapters": f"links.{rest}"}.get(part, name)] = parameter
+    return found
+
+
+def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, which torch wants of pairs such as betas."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
 
 
 def build_scheduler(

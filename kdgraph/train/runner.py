@@ -155,14 +155,19 @@ def _plan_all(
 def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
     """Builds what the block describes over a stand-in for the parameters."""
     found: list[Diagnostic] = []
-    own: list[tuple[Optimizer, Scheduler | None, tuple[str, ...]]]
+    own: list[tuple[Optimizer, Scheduler | None, tuple[str | int, ...]]]
     own = [(train.optimizer, train.scheduler, ("train",))]
     if (teacher := train.teacher) is not None and (teacher.optimizer or teacher.scheduler):
         sound = teacher.optimizer or Optimizer(use="SGD")  # what is inherited is looked at above
         own.append((sound, teacher.scheduler, ("train", "teacher")))
+    for at, stage in enumerate(spec.stages):
+        if stage.optimizer is not None or stage.scheduler is not None:
+            sound = stage.optimizer or Optimizer(use="SGD")
+            own.append((sound, stage.scheduler, ("stages", at)))
     for optimizer, scheduler, keys in own:
         try:
-            stand_in = [nn.Parameter(torch.zeros(1))]
+            patterns = [group.params[0] for group in optimizer.groups]
+            stand_in = {name: nn.Parameter(torch.zeros(1)) for name in ("", *patterns)}
             built = build_optimizer(optimizer, stand_in, spec.span(*keys, "optimizer"))
             if scheduler is not None:
                 place = spec.span(*keys, "scheduler")

@@ -20,7 +20,6 @@ from torch import nn
 
 from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
-from kdgraph.runtime.stages import Stages
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader
@@ -117,11 +116,9 @@ def _run(name: str, learner: Learner, keeper: Keeper, setting: Setting) -> None:
 
 def told(step: DistillModule) -> list[dict[str, Any]]:
     """What the actions of a run said that they changed."""
-    if not isinstance(stages := getattr(step, "stages", None), Stages):
-        return []
     return [
         {"stage": d.stage, "place": d.place, "epoch": d.epoch, "did": d.lines}
-        for d in stages.log
+        for d in (step.stages.log if step.stages else [])
         if d.lines
     ]
 

@@ -39,6 +39,7 @@ def manifest(report: Report, *, cost: bool = True, batch: int | None = None) -> 
     return {
         "kdgraph_manifest": VERSION,
         "name": spec.name,
+        **({"stage": spec.leg} if spec.leg else {}),
         "spec_sha256": hashlib.sha256(lock(report, spec.folder).encode()).hexdigest(),
         "versions": _versions(),
         "example_sizes": letter_sizes(spec),
