@@ -12,8 +12,9 @@ import yaml
 
 import kdgraph
 from kdgraph.spec.data import DATA, Augment, Normalise
+from kdgraph.train.data._batches import Batches, augmented
 from kdgraph.train.data._classes import select_classes
-from kdgraph.train.data._load import Batches, augmented, eval_loader, train_loader
+from kdgraph.train.data._load import eval_loader, train_loader
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._split import RowSplit, TensorSplit, draw, draw_shots, seeded
 from kdgraph.train.data.base import DataSet, Splits

@@ -9,8 +9,8 @@ import torch
 
 from kdgraph.errors import DataError, Diagnostic, near
 from kdgraph.spec.language import Spec
+from kdgraph.train.data._batches import Batches
 from kdgraph.train.data._classes import out_of_order, select_classes
-from kdgraph.train.data._load import Batches
 from kdgraph.train.data._split import Split, draw, draw_shots, seeded
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.data.transforms.base import Transform

@@ -99,7 +99,7 @@ def _pictures(garments: Tensor, size: int, chance: Generator) -> Tensor:
     from torch.nn import functional as F
 
     from kdgraph.spec.data import Augment
-    from kdgraph.train.data._load import augmented
+    from kdgraph.train.data._batches import augmented
 
     x = F.pad(garments.float() / 255, (2, 2, 2, 2))
     x = F.avg_pool2d(augmented(x, Augment(shift=2), chance), 32 // size)

@@ -11,7 +11,7 @@ import yaml
 import kdgraph
 from kdgraph.errors import DataError
 from kdgraph.spec.data import Augment, Normalise
-from kdgraph.train.data._load import Batches
+from kdgraph.train.data._batches import Batches
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._split import TensorSplit, seeded
 from kdgraph.train.data.transforms.base import ImageTransform

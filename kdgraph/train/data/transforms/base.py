@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, Self
 
 from kdgraph.errors import DataError, near
 from kdgraph.spec.transforms import TransformEntry
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kdgraph.train.data._split import Split
 
 Batch = dict[str, "Tensor"]
+Scope = Literal["row", "none", "mix", "batch"]
 
 
 class Transform(TransformEntry):
@@ -44,6 +46,14 @@ class Transform(TransformEntry):
         """Columns of images whose pixels it puts elsewhere, so that label maps no longer fit."""
         return ()
 
+    def scope(self) -> Scope:
+        """What a changed row depends on, which decides whether a book can hold values of it.
+
+        ``row``: that row and its draws alone. ``none``: nothing; the same is added to every batch.
+        ``mix``: rows are blended, and ``along`` blends others alike. ``batch``: anything else.
+        """
+        return "batch"
+
     def columns(self, have: tuple[str, ...]) -> tuple[str, ...]:
         """What it adds to the columns ``have``.
 
@@ -68,6 +78,10 @@ class Transform(TransformEntry):
         """A new batch; the tensors of ``batch`` stay as they are."""
         raise NotImplementedError  # every registered transform defines it
 
+    def along(self, batch: Batch, chance: Generator, others: Collection[str]) -> Batch:
+        """``apply``, which blends the columns ``others`` as it blends its own."""
+        raise NotImplementedError  # every transform of scope "mix" defines it
+
 
 class ImageTransform(Transform):
     """Changes the images of one column, each by itself, and nothing else."""
@@ -77,6 +91,9 @@ class ImageTransform(Transform):
 
     def reads(self) -> tuple[str, ...]:
         return (self.entry,)
+
+    def scope(self) -> Scope:
+        return "row"
 
     def apply(self, batch: Batch, chance: Generator) -> Batch:
         return {**batch, self.entry: self.image(batch[self.entry], chance)}

@@ -9,7 +9,7 @@ from pydantic import Field
 from kdgraph.errors import DataError
 from kdgraph.spec.transforms import register_transform
 from kdgraph.spec.types import Name, NonNegative
-from kdgraph.train.data.transforms.base import Batch, Transform
+from kdgraph.train.data.transforms.base import Batch, Scope, Transform
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -40,6 +40,9 @@ class ClassWeights(Transform):
 
     def adds(self) -> tuple[str, ...]:
         return (self.name,)
+
+    def scope(self) -> Scope:
+        return "none"
 
     def fitted(self, train: Split) -> Self:
         if self.weights is not None:

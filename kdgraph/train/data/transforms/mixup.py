@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.errors import DataError
 from kdgraph.spec.transforms import register_transform
 from kdgraph.spec.types import Name, Positive
-from kdgraph.train.data.transforms.base import Batch, Transform
+from kdgraph.train.data.transforms.base import Batch, Scope, Transform
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
 
 
 @register_transform
@@ -49,7 +50,13 @@ class MixUp(Transform):
     def adds(self) -> tuple[str, ...]:
         return (self.label_b, self.mix)
 
+    def scope(self) -> Scope:
+        return "mix"
+
     def apply(self, batch: Batch, chance: Generator) -> Batch:
+        return self.along(batch, chance, ())
+
+    def along(self, batch: Batch, chance: Generator, others: Collection[str]) -> Batch:
         import torch
 
         x, label = batch[self.entry], batch[self.label]
@@ -62,9 +69,14 @@ class MixUp(Transform):
         random = Random(int(torch.randint(2**62, (), generator=chance)))
         drawn = [random.betavariate(self.alpha, self.alpha) for _ in range(self._draws(B))]
         mix = torch.tensor(drawn, dtype=torch.float32).expand(B)  # [B]
-        share = mix.to(x.dtype).reshape(B, *[1] * (x.dim() - 1))
-        mixed = share * x + (1 - share) * x[other]
-        return {**batch, self.entry: mixed, self.label_b: label[other], self.mix: mix.clone()}
+        mixed = {n: _blend(batch[n], batch[n][other], mix) for n in (self.entry, *others)}
+        return {**batch, **mixed, self.label_b: label[other], self.mix: mix.clone()}
 
     def _draws(self, B: int) -> int:
         return 1 if self.per == "batch" else B
+
+
+def _blend(a: Tensor, b: Tensor, mix: Tensor) -> Tensor:
+    """``m a + (1 - m) b`` for each row, m of [B]."""
+    share = mix.to(a.dtype).reshape(len(a), *[1] * (a.dim() - 1))
+    return share * a + (1 - share) * b

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdgraph.spec.transforms import register_transform
 from kdgraph.spec.types import Fraction, Name
-from kdgraph.train.data.transforms.base import Batch, Transform
+from kdgraph.train.data.transforms.base import Batch, Scope, Transform
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -37,6 +37,9 @@ class SpecAugment(Transform):
 
     def reads(self) -> tuple[str, ...]:
         return (self.entry, self.lengths)
+
+    def scope(self) -> Scope:
+        return "row"
 
     def apply(self, batch: Batch, chance: Generator) -> Batch:
         x, lengths = batch[self.entry], batch[self.lengths]

@@ -10,7 +10,7 @@ from kdgraph.errors import DataError
 from kdgraph.spec.entry import OneOf
 from kdgraph.spec.transforms import TRANSFORMS, TransformEntry, register_transform
 from kdgraph.spec.types import Name
-from kdgraph.train.data.transforms.base import Batch, Transform
+from kdgraph.train.data.transforms.base import Batch, Scope, Transform
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -64,6 +64,9 @@ class View(Transform):
 
     def moves(self) -> tuple[str, ...]:
         return (self.name,) if any(step.moves() for step in self._steps()) else ()
+
+    def scope(self) -> Scope:
+        return "row" if all(step.scope() == "row" for step in self._steps()) else "batch"
 
     def columns(self, have: tuple[str, ...]) -> tuple[str, ...]:
         for step in self._steps():
