@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kdgraph.book.header import FOLDER, Header, differing
+from kdgraph.book.remote import local
 from kdgraph.book.writer import read_list
 from kdgraph.errors import BookError
 
@@ -42,11 +43,14 @@ class Book:
     def open(cls, path: str | Path) -> Self:
         """Opens a book.
 
+        Args:
+            path: its folder, or a URL that fsspec knows, from where it is fetched.
+
         Raises:
             BookError: KD761 there is none, or it is not finished; KD762 its header or its list of
                 shards is damaged, or a shard is missing or of another size.
         """
-        path = Path(path)
+        path = local(path)
         header = Header.read(path)
         listed = read_list(path, header)
         if listed is None:
