@@ -51,11 +51,15 @@ def student_alone(spec: Spec) -> Spec:
         return _on_labels(spec, student, f"{spec.name}, student alone", {})
     edges, shares = in_shares(spec, edges)
     weighed = spec.model_copy(update={"signals": {**spec.signals, **shares}})
+    signals = _behind(weighed, edges.values())
+    # a tap that nothing reads any more may be of a module that only an action would have put in
+    read = scored | {ref for e in (*edges.values(), *signals.values()) for _, ref in e.references()}
+    kept = {name: path for name, path in taps.items() if f"{student}.{name}" in read}
     return spec.model_copy(
         update={
             "name": f"{spec.name}, student alone",
-            "models": {student: spec.models[student]},
-            "links": {}, "signals": _behind(weighed, edges.values()), "losses": edges,
+            "models": {student: spec.models[student].model_copy(update={"taps": kept})},
+            "links": {}, "signals": signals, "losses": edges,
         }
     )  # fmt: skip
 

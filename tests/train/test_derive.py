@@ -67,6 +67,7 @@ def test_alone_learns_the_labels_and_no_more(make_spec: Any) -> None:
     text["signals"] = {"still": {"use": "detach", "of": "student.logits"}}
     alone = student_alone(kdgraph.load_spec(text))
     assert {name: edge.weight for name, edge in alone.losses.items()} == {"label": 1.0}
+    assert list(alone.models["student"].taps) == ["logits"]
     del text["losses"]["label"]  # cross-entropy comes in its place
     alone = student_alone(kdgraph.load_spec(text))
     assert [edge.use for edge in alone.losses.values()] == ["cross_entropy"]
