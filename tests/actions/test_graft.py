@@ -133,12 +133,14 @@ def test_adapters_are_merged_exactly(bias: bool) -> None:
     left = {type(m).__name__ for m in plain.get_submodule("block4").children()}
     if bias:  # in front of a padded convolution; the linear layer takes its own in
         assert left == {"Conv2d", "Sequential"}
-        (adapter, _) = plain.get_submodule("block4").children()
-        (one, other) = (student.get_submodule(n) for n in ("block3.after", "block4.before"))
-        W, V = (layer.weight.flatten(1) for layer in (one, other))  # type: ignore[operator, union-attr]
-        torch.testing.assert_close(adapter.weight.flatten(1), V @ W, rtol=1e-12, atol=1e-12)
-        expected = V @ one.bias + other.bias
-        torch.testing.assert_close(adapter.bias, expected, rtol=1e-12, atol=1e-12)
+        adapter: Any
+        adapter, _ = plain.get_submodule("block4").children()
+        one: Any = student.get_submodule("block3.after")
+        two: Any = student.get_submodule("block4.before")
+        weight = two.weight.flatten(1) @ one.weight.flatten(1)
+        torch.testing.assert_close(adapter.weight.flatten(1), weight, rtol=1e-12, atol=1e-12)
+        shift = two.weight.flatten(1) @ one.bias + two.bias
+        torch.testing.assert_close(adapter.bias, shift, rtol=1e-12, atol=1e-12)
     else:  # nothing is left of them: the network of the scion
         other = network(NARROW, 2)
         other.load_state_dict(plain.state_dict())
@@ -220,23 +222,23 @@ def test_start_values_are_those_of_the_decision() -> None:
         action = Graft(at=("student.block3",), scion=("scion.block3",))
         torch.rand(seed)
         action.apply(world, {"seed": seed})
-        found.append(world.nets["student"].get_submodule("block3.after").weight)
-    assert torch.equal(found[0], found[1])  # type: ignore[arg-type]
-    assert not torch.equal(found[0], found[2])  # type: ignore[arg-type]
-    assert found[0].std().item() == pytest.approx((2 / 8) ** 0.5, rel=0.5)  # type: ignore[union-attr,operator]
+        found.append(world.nets["student"].get_parameter("block3.after.weight"))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert found[0].std().item() == pytest.approx((2 / 8) ** 0.5, rel=0.5)  # by fan-out
 
 
 class Reads(nn.Module):
     """Reads the map behind block3 twice."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.net, self.block3, self.block4 = net.block0, net.block3, net.block4
         self.stem = nn.Conv2d(4, 6, 1).double()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.block3(self.stem(self.net(x)))
-        y: Tensor = self.block4(x) + x
+        y: Any = self.block4(x) + x
         return y
 
 
