@@ -25,7 +25,8 @@ def plan(world: World, found: Found, *, fold: bool) -> Flow:
     """
     try:
         flow = follow(world.spec, found.model, world.nets[found.model], found.path)
-        _check_copies(world, found.model)
+        if (copied := world.spec.models[found.model].snapshot_of) is not None:
+            raise Stuck(f"{found.model!r} is a snapshot of {copied!r}; prune that")
         _check_ties(world, flow)
         for tap, (shape, spot) in flow.shown.items():
             _check_readers(world, tap, shape, spot)
@@ -88,12 +89,6 @@ def _fold(layer: nn.Module, columns: Tensor, means: Tensor) -> None:
         weight = weight.flatten(2).sum(2)
     columns = columns.to(weight.device)
     bias += weight[:, columns] @ means.to(weight)[columns]
-
-
-def _check_copies(world: World, model: str) -> None:
-    for name, other in world.spec.models.items():
-        if other.snapshot_of is not None and model in (name, other.snapshot_of):
-            raise Stuck(f"{name!r} is a snapshot of {other.snapshot_of!r}, whose shapes it has")
 
 
 def _check_ties(world: World, flow: Flow) -> None:

@@ -31,8 +31,9 @@ class CifarSource(Source):
     ``args``: ``num_classes`` (default 10), ``in_channels`` (default 3) and, but for VGGs,
     ``dropout`` (default 0: in the blocks of Wide ResNets, in front of the classifier of ResNets);
     the ResNets also take ``width``, a factor on their channels, and the VGGs ``widths``, the
-    channels of their five blocks, and ``pools``, how many times they halve the map (default 3).
-    There are no pretrained weights.
+    channels of their five blocks, ``pools``, how many times they halve the map (default 3), and
+    ``hidden``, the neurons of a linear layer ``fc1`` in front of the classifier (default 0: no
+    such layer). There are no pretrained weights.
     """
 
     prefix = "cifar"

@@ -89,6 +89,15 @@ def test_a_vgg_is_a_chain_of_blocks(pools: int, size: int) -> None:
     assert torch.equal(model(x), torch.nn.Sequential(*model.children())(x))
 
 
+def test_a_vgg_may_have_a_hidden_layer() -> None:
+    model = build_model("cifar/vgg8", {"widths": [2, 2, 3, 3, 4], "hidden": 6, "num_classes": 7})
+    assert [name for name, _ in model.named_children()][-4:] == [
+        "flatten", "fc1", "relu", "classifier",
+    ]  # fmt: skip
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 7)
+    assert model.get_submodule("fc1").weight.shape == (6, 4)
+
+
 @pytest.mark.parametrize("args", [{"widths": [8, 8]}, {"pools": 4}])
 def test_a_vgg_has_five_widths_and_few_poolings(args: dict[str, object]) -> None:
     with pytest.raises(ModelError, match=r"KD413.*5 widths, and 0 to 3 poolings"):

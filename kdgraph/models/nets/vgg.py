@@ -4,7 +4,8 @@ Blocks, widths, pooling and initialisation follow the code released with "Contra
 Representation Distillation" (Tian et al., ICLR 2020, github.com/HobbitLong/RepDistiller), for
 images of up to 32 x 32, so that parameter counts are the ones papers report, and its files load.
 Every network is a plain chain, ``block0, pool0, block1, pool1, block2, pool2, block3, block4,
-avgpool, flatten, classifier``: a stretch of it can be tapped, or replaced, by one name.
+avgpool, flatten, classifier``: a stretch of it can be tapped, or replaced, by one name. With a
+hidden layer, ``fc1`` and ``relu`` stand in front of the classifier.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class CifarVGG(nn.Module):
         in_channels: Channels of the image.
         num_classes: Number of logits.
         pools: Max-poolings, one after each of the first blocks; 3 takes 32 x 32 to 4 x 4.
+        hidden: Neurons of a hidden linear layer, as the first VGGs had; 0 for none.
 
     Raises:
         ValueError: For other than five widths, or more than three poolings.
@@ -38,6 +40,7 @@ class CifarVGG(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
         pools: int = 3,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
         if len(widths) != _BLOCKS or not 0 <= pools <= 3:
@@ -53,7 +56,9 @@ class CifarVGG(nn.Module):
         self.block4 = _block(depths[4], ends[4], ends[5])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.classifier = nn.Linear(widths[-1], num_classes)
+        self.fc1 = nn.Linear(widths[-1], hidden) if hidden else None
+        self.relu = nn.ReLU() if hidden else None
+        self.classifier = nn.Linear(hidden or widths[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -67,7 +72,10 @@ class CifarVGG(nn.Module):
         x = self.pool1(self.block1(x))
         x = self.pool2(self.block2(x))
         x = self.block4(self.block3(x))
-        return self.classifier(self.flatten(self.avgpool(x)))  # type: ignore[no-any-return]
+        x = self.flatten(self.avgpool(x))
+        if self.fc1 is not None and self.relu is not None:
+            x = self.relu(self.fc1(x))
+        return self.classifier(x)  # type: ignore[no-any-return]
 
 
 def _block(depth: int, inputs: int, outputs: int) -> nn.Sequential:
