@@ -15,7 +15,7 @@ from kdgraph.cli._show import console, dims, new_table, print_json
 if TYPE_CHECKING:
     from kdgraph.book import Verdict
 
-folder_argument = click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+folder_argument = click.argument("folder", metavar="DIR")
 
 
 @click.group("book")
@@ -90,7 +90,7 @@ def build(
 @command.command("info")
 @folder_argument
 @format_option
-def info(folder: Path, form: str) -> None:
+def info(folder: str, form: str) -> None:
     r"""Says what a book holds and what it was made of.
 
     \b
@@ -99,18 +99,20 @@ def info(folder: Path, form: str) -> None:
     """
     from kdgraph.book import Header
     from kdgraph.book.header import in_units
+    from kdgraph.book.remote import local
     from kdgraph.book.verify import present, size
 
-    header, (there, finished) = Header.read(folder), present(folder)
+    path = local(folder)
+    header, (there, finished) = Header.read(path), present(path)
     facts = {
-        "path": str(folder),
+        "path": folder,
         "finished": finished,
         "rows": header.rows,
         "views": header.views,
         "batch_size": header.batch,
         "shards": header.views * header.shards_per_view,
         "shards_present": there,
-        "bytes": size(folder),
+        "bytes": size(path),
         "columns": [{**c.as_dict(), "bytes": c.bytes} for c in header.columns],
         "fingerprint": header.fingerprint,
     }
@@ -120,7 +122,7 @@ def info(folder: Path, form: str) -> None:
     views = f" in {header.views} views" if header.views > 1 else ""
     state = "" if finished else f", NOT FINISHED: {there} of {facts['shards']} shards"
     out = console()
-    out.print(f"{folder}: {header.rows:,} samples{views}, {in_units(size(folder))}{state}")
+    out.print(f"{folder}: {header.rows:,} samples{views}, {in_units(size(path))}{state}")
     table = new_table("columns", "name", "sample", "kept as", "*bytes a sample")
     for column in header.columns:
         kept = f"top {column.k}, {column.dtype}" if column.k else column.dtype
@@ -136,7 +138,7 @@ def info(folder: Path, form: str) -> None:
 @folder_argument
 @format_option
 @click.pass_context
-def check(ctx: click.Context, folder: Path, form: str) -> None:
+def check(ctx: click.Context, folder: str, form: str) -> None:
     r"""Reads all of a book and compares it with its checksums; exits with 1 where it differs.
 
     \b
@@ -147,14 +149,14 @@ def check(ctx: click.Context, folder: Path, form: str) -> None:
 
     verdict = verify(folder)
     if form == "json":
-        print_json({"path": str(folder), "sound": verdict.sound, **asdict(verdict)})
+        print_json({"path": folder, "sound": verdict.sound, **asdict(verdict)})
     else:
         _tell(folder, verdict)
     if not verdict.sound:
         ctx.exit(1)
 
 
-def _tell(folder: Path, verdict: Verdict) -> None:
+def _tell(folder: str, verdict: Verdict) -> None:
     if verdict.sound:
         click.echo(f"{folder}: all {verdict.shards} shards are sound")
         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdgraph.book.header import FOLDER, Header
+from kdgraph.book.remote import local
 from kdgraph.book.writer import fault, files, read_list
 
 
@@ -34,10 +35,12 @@ class Verdict:
 def verify(path: str | Path) -> Verdict:
     """Reads every shard of a book, finished or not, and compares it with its checksum.
 
+    One that lies in an object store is fetched, and what is fetched has to be sound.
+
     Raises:
         BookError: KD761 there is no book; KD762 its header is damaged.
     """
-    path = Path(path)
+    path = local(path)
     header = Header.read(path)
     listed = read_list(path, header)
     names = {name for name, _ in listed or ()}
