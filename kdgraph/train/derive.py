@@ -138,7 +138,7 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     assert spec.train is not None
     block = spec.train.teacher
     assert block is not None
-    spec = spec.model_copy(update={"stages": ()})
+    spec = spec.model_copy(update={"stages": (), "book": None})
     changes: dict[str, Any] = {"epochs": block.epochs, "teacher": None, "early_stop": None}
     if block.optimizer is not None:
         changes["optimizer"] = block.optimizer
