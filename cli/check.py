@@ -75,11 +75,10 @@ def _plan(
         return found, None
     absent = check_weights(spec)
     found = [*found, *absent]
-    import kdgraph  # torch from here on
-    from kdgraph.compiler import legs
+    from kdgraph.compiler import plan_all  # torch from here on
 
     try:
-        report, *_ = [kdgraph.plan(spec, trust=trust, stage=leg) for leg in legs(spec)]
+        report, *_ = plan_all(spec, trust=trust)
     except KDGraphError as error:
         return [*found, *error.diagnostics], None
     return found, None if absent else report

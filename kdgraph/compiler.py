@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,7 @@ def check(
             return found
         found = [*found, *check_weights(checked, given=models or {})]
         if shapes:
-            for leg in legs(checked):
-                plan(checked, models=models, trust=trust, stage=leg)
+            plan_all(checked, models=models, trust=trust)
     except KDGraphError as error:
         return [*found, *error.diagnostics]
     return found
@@ -110,23 +109,31 @@ def plan(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    wanted = stage
+    if checked.stages:
+        wanted = stage or checked.stages[0].legs[0]
+        stage_of(checked, wanted)
     nets = build_networks(checked, models or {}, trust, skeleton=True)
     builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
-    if not checked.stages:
-        return builder.plan(checked)
-    stages = Stages(checked, nets, builder.build, builder.adapters, skeleton=True)
-    wanted = stage or next(stages.legs())
-    stage_of(checked, wanted)
-    for leg in stages.legs():
-        stages.move(leg)
-        if leg == wanted:
-            break
-    return builder.plan(at_stage(checked, wanted))
+    return next(report for leg, report in builder.plans(checked, [wanted]))
 
 
-def legs(spec: Spec) -> list[str | None]:
-    """The stages that a spec is compiled in, ``STAGE`` or ``STAGE.PHASE``; [None] without any."""
-    return [leg for stage in spec.stages for leg in stage.legs] or [None]
+def plan_all(
+    spec: Spec,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    without: Collection[str] = (),
+    also: Collection[str] = (),
+) -> list[Report]:
+    """The plan of every stage, in order; of a spec without stages the only one.
+
+    Raises:
+        KDGraphError: as ``compile``, for any stage.
+    """
+    nets = build_networks(spec, models or {}, trust, skeleton=True)
+    builder = _Builder(nets, pipeline(without, also), time.perf_counter(), skeleton=True)
+    return [report for _, report in builder.plans(spec)]
 
 
 @dataclass
@@ -142,7 +149,8 @@ class _Builder:
     start: float
     skeleton: bool = False
     kept: dict[str, nn.Module] = field(default_factory=dict)
-    captures: dict[tuple[bool, ...], dict[str, Captured]] = field(default_factory=dict)
+    captures: dict[str, Captured] = field(default_factory=dict)
+    modes: dict[str, bool] = field(default_factory=dict)
 
     def adapters(self) -> dict[str, nn.Module]:
         """The adapters there are so far, by link."""
@@ -152,10 +160,32 @@ class _Builder:
     def plan(self, spec: Spec, context: Context | None = None) -> Report:
         """What ``spec`` compiles to, without programs."""
         context = context or Context(spec, skeleton=self.skeleton, modules=dict(self.kept))
-        roles = tuple(map(spec.is_trainable, self.nets))
-        if roles not in self.captures:
-            self.captures[roles] = capture_networks(spec, self.nets)
-        return _plan(spec, self.captures[roles], context, self.order, self.start)
+        known = {
+            name
+            for name, captured in self.captures.items()
+            if not captured.mode_dependent or self.modes[name] == spec.is_trainable(name)
+        }
+        self.captures |= capture_networks(
+            spec, {n: net for n, net in self.nets.items() if n not in known}
+        )
+        self.modes = {name: spec.is_trainable(name) for name in self.nets}
+        captures = {name: self.captures[name] for name in self.nets}
+        return _plan(spec, captures, context, self.order, self.start)
+
+    def plans(
+        self, spec: Spec, wanted: Collection[str | None] | None = None
+    ) -> Iterator[tuple[str | None, Report]]:
+        """What each leg compiles to, or each of those ``wanted``, with actions in between."""
+        if not spec.stages:
+            yield None, self.plan(spec)
+            return
+        stages = Stages(spec, self.nets, self.build, self.adapters, skeleton=True)
+        for leg in stages.legs():
+            stages.move(leg)
+            if stages.changed():
+                self.captures.clear()
+            if wanted is None or leg in wanted:
+                yield leg, self.plan(at_stage(spec, leg))
 
     def build(self, spec: Spec, anew: bool = False) -> Built:
         """What runs ``spec``; with ``anew`` the networks have changed since the last time."""

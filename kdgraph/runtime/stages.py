@@ -155,12 +155,17 @@ class Stages(nn.Module):
 
     def built(self) -> Built:
         """The present leg compiled: from before, unless an action has changed networks since."""
-        if self._anew:
+        if anew := self.changed():
             self._known.clear()
         if self.leg not in self._known:
-            self._known[self.leg] = self._build(at_stage(self.spec, self.leg), self._anew)
-        vars(self)["_anew"] = False
+            self._known[self.leg] = self._build(at_stage(self.spec, self.leg), anew)
         return self._known[self.leg]
+
+    def changed(self) -> bool:
+        """Whether an action has rebuilt a network since this was last asked."""
+        anew = self._anew
+        vars(self)["_anew"] = False
+        return anew
 
     def _all(self, stage: StageSpec, place: str) -> None:
         for at in range(len(getattr(stage, place))):

@@ -161,6 +161,7 @@ class Learner(Scorer):
         """Goes to the next stage, with the actions in between; the optimiser is built anew."""
         self.course.advance(self.epoch, self.iteration)
         self.epoch = self.batch = 0
+        self._start = {}  # the state of an optimiser that has had its stage
         torch.manual_seed(seed_of("stage", self.seed, self.course.at))
         leg = self.course.leg(0, self.iteration)
         assert leg is not None

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdgraph.compiler import compile, legs, plan
+from kdgraph.compiler import compile, plan_all
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.passes.pipeline import pipeline
@@ -144,8 +144,7 @@ def _plan_all(
     """Finds what is wrong with any of several specs before the first of them is trained."""
     for spec in specs:
         try:
-            for leg in legs(spec):
-                plan(spec, trust=trust, without=without, also=also, stage=leg)
+            plan_all(spec, trust=trust, without=without, also=also)
         except KDGraphError as error:
             # what is still to be downloaded can be looked at only when it is compiled
             if any(d.code != "KD415" for d in error.diagnostics):
