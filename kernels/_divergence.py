@@ -250,32 +250,39 @@ def variation(p, q, d):
 
 @triton.jit
 def terms(p, q, d, weights, f_of, phi_of, KIND: tl.constexpr):
-    """Three things to sum: ``p f``, and what ``mean_of`` takes (two for the variation alone)."""
+    """What to sum: ``p f``, and three things for ``mean_of``, the last of a mixture alone."""
     if KIND == TOTAL_VARIATION:
         value, plus, minus = variation(p, q, d)
+        top = plus
     else:
         value, phi = mixture(p, q, d, weights, f_of, phi_of)
-        plus = q * phi
-        minus = plus
-    return value, plus, minus
+        most = q > 0.5
+        plus = tl.where(most, 0.0, q * phi)
+        minus = tl.where(most, 0.0, q)
+        top = tl.where(most, phi, 0.0)
+    return value, plus, minus, top
 
 
 @triton.jit
-def mean_of(plus, minus, l1, l2, KIND: tl.constexpr):
-    """What ``rise`` takes, from the sums of ``terms``.
+def mean_of(plus, minus, top, l1, l2, KIND: tl.constexpr):
+    """What ``rise`` takes, from the sums of ``terms``. Nan where a sum of the row is.
 
     For the variation that is ``sum q sign(d) / 2``, told by the smaller of the two shares and, in
     its sign, by which it is: where one class has nearly all, the other share is what is left of
-    phi less its mean, and no rounding of 1 may reach it. Nan where a sum of the row is.
+    phi less its mean, and no rounding of 1 may reach it. For a mixture it is the mean of phi less
+    ``top``, the phi of the class that has more than half of q, or 0: of that class nothing is
+    left but what the others have, so it is their sum.
     """
     if KIND == TOTAL_VARIATION:
         plus = tl.where(plus == minus, 0.5, tl.where(plus < minus, plus, -minus))
+    else:
+        plus -= minus * top
     return tl.where(l1 + l2 == l1 + l2, plus, float("nan"))
 
 
 @triton.jit
-def rise(p, q, d, mean, weights, f_of, phi_of, KIND: tl.constexpr):
-    """``q (phi - sum_k q_k phi_k)``; ``mean`` is that sum."""
+def rise(p, q, d, mean, top, weights, f_of, phi_of, KIND: tl.constexpr):
+    """``q (phi - sum_k q_k phi_k)``; that sum is ``mean + top``, top is 0 but for a mixture."""
     mean = mean[:, None]
     if KIND == FORWARD:
         near = tl.abs(d) < 0.5
@@ -286,9 +293,11 @@ def rise(p, q, d, mean, weights, f_of, phi_of, KIND: tl.constexpr):
         minus = tl.where(mean >= 0, 1.0 - mean, -mean)
         out = q * tl.where(d > 0, minus, tl.where(d < 0, -plus, (minus - plus) * 0.5))
     else:
-        phi = d
+        own = d - mean
         if KIND == MIXTURE:
             _, phi = mixture(p, q, d, weights, f_of, phi_of)
+            # 3/4: far enough from the 1/2 of ``terms`` for no rounding to tell them apart
+            own = tl.where(q > 0.75, -mean, (phi - top[:, None]) - mean)
         # where: a class without q may have phi = -inf
-        out = tl.where(q == 0, 0.0, q * (phi - mean))
+        out = tl.where(q == 0, 0.0, q * own)
     return out

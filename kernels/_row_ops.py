@@ -17,7 +17,7 @@ from torch import Tensor
 from kdgraph.kernels.base import interpreted
 from kdgraph.losses._math import divergence, towards_mixture
 
-STATS = 8  # numbers per row
+STATS = 9  # numbers per row
 
 # Each kind, and what it is with student and teacher exchanged; a share b of the mixture, given in
 # the place of beta, becomes 1 - b.

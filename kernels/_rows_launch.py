@@ -164,16 +164,19 @@ def _forward_split(case: _Case, plan: Plan, out: dict[str, Tensor]) -> None:
     )  # fmt: skip
     if problem.kind in (FORWARD.value, REVERSE.value):
         return
-    sums = pieces.new_empty((3, count, rows))
+    sums = pieces.new_empty((4, count, rows))
     args |= case.weights() | {"PIECES": sums, "STATS_IN": out["STATS_OUT"]}
     split_terms[grid](**args, **constants, **plan.options())
-    value, plus, minus = sums.sum(1)
+    value, plus, minus, top = sums.sum(1)
     if problem.kind == TOTAL_VARIATION.value:  # as mean_of
         smaller = torch.where(plus < minus, plus, -minus)
         plus = smaller.where(plus != minus, 0.5)
+    else:
+        plus = plus - minus * top
     stats = out["STATS_OUT"].view(STATS, rows)
     out["VALUES"].copy_(value.view_as(out["VALUES"]))
     stats[6] = plus + 0 * (stats[1] + stats[3])  # nan where a sum of the row is
+    stats[8] = top
 
 
 def backward(

@@ -21,8 +21,8 @@ import triton.language as tl
 from kdgraph.kernels._device import LN2, LOG2E, LOWEST
 from kdgraph.kernels._divergence import (
     FORWARD,
+    MIXTURE,
     REVERSE,
-    TOTAL_VARIATION,
     block,
     finished,
     log_of,
@@ -45,7 +45,8 @@ NUMBERS = (
 )
 
 # Of each row, STATS numbers: maxima and log2 of the sums of both sides, c and KL as in
-# ``_divergence``, the mean of phi under q, and log2 of the student's sum at temperature 1.
+# ``_divergence``, the mean of phi under q, log2 of the student's sum at temperature 1, and of a
+# mixture the phi that the mean is counted from.
 PARTIAL = 7  # of a piece of a row: what ``merge`` takes, and the student's sum at temperature 1
 
 
@@ -191,18 +192,20 @@ def _second_sweep(
     value = tl.zeros((ROWS, BLOCK), tl.float32)
     plus = tl.zeros((ROWS, BLOCK), tl.float32)
     minus = tl.zeros((ROWS,), tl.float32)  # a third tile would take too many registers
+    top = tl.zeros((ROWS,), tl.float32)
     for start in range(first, last, BLOCK):
         k = start + tl.arange(0, BLOCK)
         s = _tile(student, b, pos, k, live, K, S_LAYOUT, ALIGN)
         t = _tile(teacher, b, pos, k, live, K, T_LAYOUT, ALIGN)
-        more_value, more_plus, more_minus = _looked_at(
+        more_value, more_plus, more_minus, more_top = _looked_at(
             s, t, m1, l1, m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND, SAME
         )
         value += more_value
         plus += more_plus
-        if KIND == TOTAL_VARIATION:
-            minus += tl.sum(more_minus, 1)
-    return tl.sum(value, 1), tl.sum(plus, 1), minus
+        minus += tl.sum(more_minus, 1)
+        if KIND == MIXTURE:
+            top += tl.sum(more_top, 1)
+    return tl.sum(value, 1), tl.sum(plus, 1), minus, top
 
 
 @triton.jit
@@ -283,21 +286,25 @@ def whole_rows(
     l1, l2, c, kl, value = finished(z1, z2, c, a)
     _write_stats(STATS_OUT, row, rows, there, live, m1, l1, m2, l2, c, kl)
     mean = value  # that of the reverse divergence; the forward one has no use for it
+    top = tl.zeros((ROWS,), tl.float32)
     if KIND != FORWARD and KIND != REVERSE:
         if ONE_TILE:
-            value, plus, minus = _looked_at(
+            value, plus, minus, phi = _looked_at(
                 s, t, m1, l1, m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND, SAME
             )
             value = tl.sum(value, 1)
             plus = tl.sum(plus, 1)
             minus = tl.sum(minus, 1)
+            if KIND == MIXTURE:
+                top = tl.sum(phi, 1)
         else:
-            value, plus, minus = _second_sweep(
+            value, plus, minus, top = _second_sweep(
                 student, teacher, b, pos, read, K, 0, K, m1, l1, m2, l2, r1, r2, c, kl, weights,
                 f_of, phi_of, KIND, SAME, S_LAYOUT, T_LAYOUT, ALIGN, ROWS, BLOCK,
             )  # fmt: skip
-        mean = mean_of(plus, minus, l1, l2, KIND)
+        mean = mean_of(plus, minus, top, l1, l2, KIND)
     tl.store(STATS_OUT + 6 * rows + row, tl.where(live, mean, 0.0), mask=there)
+    tl.store(STATS_OUT + 8 * rows + row, tl.where(live, top, 0.0), mask=there)
     tl.store(VALUES + row, tl.where(live, value, 0.0), mask=there)
     if LABELLED:
         _cross_entropy(
@@ -375,6 +382,7 @@ def join_rows(
     l1, l2, c, kl, value = finished(z1, z2, c, a)
     _write_stats(STATS_OUT, row, rows, there, live, m1, l1, m2, l2, c, kl)
     tl.store(STATS_OUT + 6 * rows + row, tl.where(live, value, 0.0), mask=there)
+    tl.store(STATS_OUT + 8 * rows + row, tl.zeros((ROWS,), tl.float32), mask=there)
     tl.store(VALUES + row, tl.where(live, value, 0.0), mask=there)
     if LABEL is not None:
         _cross_entropy(
@@ -407,7 +415,7 @@ def split_terms(
     m1, l1, m2, l2, c, kl = _read_stats(STATS_IN, row, rows, live)
     first = tl.program_id(1) * (piece * BLOCK)
     last = tl.minimum(first + piece * BLOCK, K)
-    value, plus, minus = _second_sweep(
+    value, plus, minus, top = _second_sweep(
         (S, s_b, s_p, s_k), (T, t_b, t_p, t_k), b, pos, read, K, first, last, m1, l1,
         m2, l2, r1, r2, c, kl, weights, f_of, phi_of, KIND, TAU_T is None, S_LAYOUT, T_LAYOUT,
         ALIGN, ROWS, BLOCK,
@@ -417,6 +425,7 @@ def split_terms(
     step = tl.num_programs(1) * rows
     tl.store(at + step, plus, mask=there)
     tl.store(at + 2 * step, minus, mask=there)
+    tl.store(at + 3 * step, top, mask=there)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -448,6 +457,9 @@ def rise_rows(
     r1, r2 = pair(r_s, r_t, KIND)
     m1, l1, m2, l2, c, kl = _read_stats(STATS_IN, row, rows, moved)
     mean = tl.load(STATS_IN + 6 * rows + row, mask=moved, other=0.0)
+    top = tl.zeros((ROWS,), tl.float32)
+    if KIND == MIXTURE:
+        top = tl.load(STATS_IN + 8 * rows + row, mask=moved, other=0.0)
     read_s = _read(there, moved, S_LAYOUT, T_LAYOUT)
     read_t = _read(there, moved & (grad != 0), S_LAYOUT, T_LAYOUT)
     k = tl.program_id(0) % columns * BLOCK + tl.arange(0, BLOCK)
@@ -461,7 +473,7 @@ def rise_rows(
     m_s = _student(m1, m2, KIND)
     q = probability(s, m_s, r_s, _student(l1, l2, KIND))
     p = probability(t, _student(m2, m1, KIND), r_t, _student(l2, l1, KIND))
-    up = rise(p, q, d, mean, weights, f_of, phi_of, KIND)
+    up = rise(p, q, d, mean, top, weights, f_of, phi_of, KIND)
     out = tl.where((grad != 0)[:, None], up * (grad * r_s)[:, None], 0.0)
     if LABEL is not None:
         log_sum = tl.load(STATS_IN + 7 * rows + row, mask=moved, other=0.0)

@@ -12,6 +12,10 @@ the rest elsewhere.
 
 R is not the difference between the whole row and its listed classes: where the rest has little,
 that has no digits. The ids come sorted, so that a block knows which of them lie within it.
+
+R meets the teacher's share of the rest as a difference, 1e-3 for a student that is as close. So it
+needs more digits than float32 has: blocks with a class that counts are added up in float64, and of
+the others, whose classes round this way and that, the sum is.
 """
 
 from typing import NamedTuple
@@ -21,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdgraph.kernels._device import LOG2E, expm1_rest
+from kdgraph.kernels._device import LOG2E, LOWEST, expm1_rest
 from kdgraph.kernels._heads import logits, slope
 from kdgraph.kernels.base import on_device
 from kdgraph.kernels.sparse_rows import MOST
@@ -38,6 +42,14 @@ def _column(c, sc, ALIGN: tl.constexpr):
 
 
 @triton.jit
+def in_two(cold):
+    """``log2(e) cold`` as two numbers of float32: what one leaves is an error that sums keep."""
+    whole = cold * 1.4426950408889634
+    most = whole.to(tl.float32)
+    return most, (whole - most.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
 def rest_of(Z, sc, ALIGN, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLOCK):
     """R of one row times its temperature, in float64; VP elements may be read, V are classes."""
     lanes = tl.arange(0, MOST)
@@ -45,7 +57,8 @@ def rest_of(Z, sc, ALIGN, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLO
     top = tl.full((), NEG, tl.float32)
     total = tl.full((), 0.0, tl.float64)
     first = tl.full((), 0, tl.int32)
-    a = LOG2E / tau
+    cold = 1.0 / tau.to(tl.float64)
+    a, a_rest = in_two(cold)
     for i in range(0, V, BLOCK):
         c = i + tl.arange(0, BLOCK)
         z = tl.load(Z + _column(c, sc, ALIGN), mask=c < VP, other=0.0)
@@ -54,11 +67,16 @@ def rest_of(Z, sc, ALIGN, IDS, k, V, VP, tau, BIAS, factor, cap, HEAD, MOST, BLO
         for j in range(first, tl.minimum(last, k)):
             z = tl.where(c == tl.load(IDS + j), NEG, z)
         first = last
-        higher = tl.maximum(top, tl.max(z, 0))
+        highest = tl.max(z, 0)
+        higher = tl.maximum(top, highest)
         shift = tl.where(higher == NEG, 0.0, higher)  # so far nothing but -inf
         # the factor after the difference: its rounding then counts for small numbers only
-        here = tl.sum(tl.exp2((z - shift) * a), 0)
-        total = total * tl.exp2((top - shift) * a).to(tl.float64) + here.to(tl.float64)
+        x = z - shift
+        here = tl.sum(tl.exp2(x * a + tl.maximum(x, LOWEST) * a_rest).to(tl.float64), 0)
+        total *= tl.exp((top - shift).to(tl.float64) * cold)
+        if tl.exp2((highest - shift) * a) * 256.0 > (total + here).to(tl.float32):
+            here = tl.sum(tl.exp((z.to(tl.float64) - shift.to(tl.float64)) * cold), 0)
+        total += here
         top = higher
     shift = tl.where(top == NEG, 0.0, top).to(tl.float64)
     return shift + tl.log(total) * tau.to(tl.float64)

@@ -10,12 +10,12 @@ how wide it loads and which matrix units it uses can all be read from the machin
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,54 +31,112 @@ _WAITS = 16  # a loop of fewer instructions waits for a barrier
 
 @dataclass(frozen=True)
 class Build:
-    """What ptxas made of a kernel. Counts are of instructions in the machine code.
+    """What ptxas made of a kernel.
+
+    Machine code is only taken apart where something of it is asked for, since that takes as long
+    as compiling. Counts are of instructions in it.
 
     Attributes:
         cc: the compute capability times ten.
         registers: of each thread.
         stack: bytes of each thread; not 0 where registers spill.
-        spills: loads and stores of the stack.
         shared: bytes of each program.
-        loads: from global memory, asynchronous copies among them.
-        loads_128: those of 128 bits or more.
-        stores: to global memory.
-        stores_128: those of 128 bits or more.
-        wgmma: products of Hopper's matrix units.
-        tcgen05: products of Blackwell's.
-        mma: products of Ampere's, which every later GPU can do too.
-        tma: copies of whole tiles.
-        ex2: base-2 exponentials.
-        instructions: all of them.
-        loops: of each innermost loop, in the order of the code. Per element, that is
-            ``loops[i] / (elements of a step / (32 * num_warps))``.
+        ptx: what ptxas was given.
     """
 
     cc: int
     registers: int
     stack: int
-    spills: int
     shared: int
-    loads: int
-    loads_128: int
-    stores: int
-    stores_128: int
-    wgmma: int
-    tcgen05: int
-    mma: int
-    tma: int
-    ex2: int
-    instructions: int
-    loops: tuple[int, ...]
-    sass: str = field(repr=False)
+    ptx: str = field(repr=False)
+    cubin: bytes = field(repr=False)
 
     def faults(self) -> list[str]:
         """Why no kernel may be shipped that was built so; empty where it may."""
         found = []
-        if self.stack or self.spills:
-            found.append(f"{self.stack} bytes of stack, {self.spills} loads and stores of it")
+        if self.stack:
+            found.append(f"{self.stack} bytes of stack")
         if self.shared > SHARED[self.cc]:
             found.append(f"{self.shared} bytes of shared memory, of {SHARED[self.cc]}")
         return found
+
+    def asked(self, instruction: str) -> int:
+        """How often the PTX asks for 128 bits or more of global memory at once by ``ld`` or ``st``.
+
+        As many of the machine's instructions come of it, or more, where ptxas unrolls a loop.
+        """
+        wide = re.findall(rf"\b{instruction}\.global[\w.:]*\.v(\d)\.\w(\d+)\b", self.ptx)
+        return sum(int(count) * int(bits) >= 128 for count, bits in wide)
+
+    @cached_property
+    def sass(self) -> str:
+        return _dumped(self.cubin, "--dump-sass")
+
+    @cached_property
+    def _code(self) -> list[tuple[int, str]]:
+        """Addresses and instructions."""
+        found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][^;]*);", self.sass)
+        return [(int(at, 16), text) for at, text in found]
+
+    def _count(self, pattern: str) -> int:
+        return sum(re.match(pattern, text) is not None for _, text in self._code)
+
+    @property
+    def instructions(self) -> int:
+        return len(self._code)
+
+    @property
+    def spills(self) -> int:
+        """Loads and stores of the stack."""
+        return self._count(r"LDL|STL")
+
+    @property
+    def loads(self) -> int:
+        """From global memory, asynchronous copies among them."""
+        return self._count(r"LDG")
+
+    @property
+    def loads_128(self) -> int:
+        """Those of 128 bits or more."""
+        return self._count(r"LDG[\w.]*\.(128|256)\b")
+
+    @property
+    def stores(self) -> int:
+        """To global memory."""
+        return self._count(r"STG")
+
+    @property
+    def stores_128(self) -> int:
+        """Those of 128 bits or more."""
+        return self._count(r"STG[\w.]*\.(128|256)\b")
+
+    @property
+    def wgmma(self) -> int:
+        """Products of Hopper's matrix units."""
+        return self._count(r"[HIQ]GMMA")
+
+    @property
+    def tcgen05(self) -> int:
+        """Products of Blackwell's."""
+        return self._count(r"UTC[A-Z]*MMA")
+
+    @property
+    def mma(self) -> int:
+        """Products of Ampere's, which every later GPU can do too."""
+        return self._count(r"[HIQ]MMA")
+
+    @property
+    def ex2(self) -> int:
+        """Base-2 exponentials."""
+        return self._count(r"MUFU\.EX2")
+
+    @cached_property
+    def loops(self) -> tuple[int, ...]:
+        """Instructions of each innermost loop, in the order of the code.
+
+        Per element, that is ``loops[i] / (elements of a step / (32 * num_warps))``.
+        """
+        return _loops(self._code)
 
 
 def build(
@@ -118,49 +176,20 @@ def build(
     )
     options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
     kernel = triton.compile(source, target=GPUTarget("cuda", cc, 32), options=options)
-    return _read(kernel.asm["cubin"], cc, kernel.metadata.shared)
-
-
-def _read(cubin: bytes, cc: int, shared: int) -> Build:
-    handle, path = tempfile.mkstemp(suffix=".cubin")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(cubin)
-        usage, sass = (_cuobjdump(what, path) for what in ("--dump-resource-usage", "--dump-sass"))
-    finally:
-        Path(path).unlink()
+    cubin = kernel.asm["cubin"]
+    usage = _dumped(cubin, "--dump-resource-usage")
     used = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert used, usage
-    code = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][^;]*);", sass)
-
-    def count(pattern: str) -> int:
-        return sum(re.match(pattern, text) is not None for _, text in code)
-
-    return Build(
-        cc=cc,
-        registers=int(used[1]),
-        stack=int(used[2]),
-        spills=count(r"LDL|STL"),
-        shared=shared,
-        loads=count(r"LDG"),
-        loads_128=count(r"LDG[\w.]*\.(128|256)\b"),
-        stores=count(r"STG"),
-        stores_128=count(r"STG[\w.]*\.(128|256)\b"),
-        wgmma=count(r"[HIQ]GMMA"),
-        tcgen05=count(r"UTC[A-Z]*MMA"),
-        mma=count(r"[HIQ]MMA"),
-        tma=count(r"UTMA(LDG|STG|REDG)"),
-        ex2=count(r"MUFU\.EX2"),
-        instructions=len(code),
-        loops=_loops([(int(at, 16), text) for at, text in code]),
-        sass=sass,
-    )
+    return Build(cc, int(used[1]), int(used[2]), kernel.metadata.shared, kernel.asm["ptx"], cubin)
 
 
-def _cuobjdump(what: str, path: str) -> str:
-    return subprocess.run(
-        [_CUOBJDUMP, what, path], capture_output=True, text=True, check=True
-    ).stdout
+def _dumped(cubin: bytes, what: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run(
+            [_CUOBJDUMP, what, file.name], capture_output=True, text=True, check=True
+        ).stdout
 
 
 def _loops(code: list[tuple[int, str]]) -> tuple[int, ...]:

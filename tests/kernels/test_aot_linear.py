@@ -1,12 +1,10 @@
 """The programs of ``linear_soft_target``, built for GPUs that need not be there.
 
-They read products that PyTorch's own matrix product has made, so there is none in them. Each is
-built for one GPU, in turn; ``KDGRAPH_AOT=all`` builds each for all of them.
+They read products that PyTorch's own matrix product has made, so there is none in them.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -29,14 +27,12 @@ SIGNATURE = {
     "LOG_P": "*fp64",
 }
 BUILDS = [(head, dtype) for head in _linear.HEADS for dtype in _linear.GRADIENTS]
-EVERYTHING = os.environ.get("KDGRAPH_AOT") == "all"
 every_build = pytest.mark.parametrize(
     ("head", "dtype", "cc"),
     [
         pytest.param(*one, cc, id=f"{('plain', 'head')[one[0]]}-{str(one[1])[6:]}-{cc}")
-        for i, one in enumerate(BUILDS)
-        for j, cc in enumerate(TARGETS)
-        if EVERYTHING or (i + i // 3) % 3 == j
+        for one in BUILDS
+        for cc in TARGETS
     ],
 )
 
@@ -55,7 +51,11 @@ def test_rows(head: bool, dtype: torch.dtype, cc: int) -> None:
     block, warps = _linear.BLOCK, _linear.NUM_WARPS
     found = built(_linear.linear_rows, dtype, cc, warps, HEAD=head, BLOCK=block)
     each = block // (32 * warps)  # elements of a thread
-    # both sides in both sweeps, and their biases; beside them a weight and two temperatures
+    # both sides in both sweeps, and their biases
+    assert found.asked("ld") == 4 * (1 + head) * each // 4
+    if cc != 90:
+        return
+    # beside them a weight and two temperatures
     assert found.loads_128 == 4 * (1 + head) * each // 4
     assert found.loads - found.loads_128 == 3
     assert found.stores - found.stores_128 <= 2  # the value
@@ -69,6 +69,8 @@ def test_sparse_rows(head: bool, dtype: torch.dtype, cc: int) -> None:
     block, warps = _linear.BLOCK, _linear.SPARSE_WARPS
     found = built(_linear.linear_sparse_rows, dtype, cc, warps, HEAD=head, MOST=MOST, BLOCK=block)
     each = block // (32 * warps)
-    assert found.loads_128 >= 2 * (1 + head) * each // 4
+    assert found.asked("ld") >= 2 * (1 + head) * each // 4
+    if cc != 90:
+        return
     assert found.stores - found.stores_128 <= 4  # the value, and those of listed classes
-    assert found.instructions <= (3300 if head else 2000), found.instructions
+    assert found.instructions <= (2800 if head else 2100), found.instructions  # 2536, 1912

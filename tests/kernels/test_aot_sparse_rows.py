@@ -1,11 +1,7 @@
-"""The programs of ``sparse_rows``, built for GPUs that need not be there.
-
-Each is built for one of them, in turn; ``KDGRAPH_AOT=all`` builds each for all of them.
-"""
+"""The programs of ``sparse_rows``, built for GPUs that need not be there."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -23,26 +19,19 @@ POINTERS = {
     "IDS": "*i32", "LOG_P": "*fp64", "TAU": "*fp32", "LOSS": "*fp32", "REST": "*fp64",
     "GRAD": "*fp32",
 }  # fmt: skip
-# Of the whole program. Most of it, some 1000, is what the listed classes take in float64, once
-# for each row.
-BUDGET = {"sparse_rows": 1900, "sparse_gradient": 1500}
+# Of the whole program for sm_90; counted for float32, aligned and not: 2320 and 2480, 1104 and
+# 1272. Some 1000 of each are what the listed classes take in float64, once for each row, and some
+# 600 of the first the exponentials in float64 of a block that counts.
+BUDGET = {"sparse_rows": 2700, "sparse_gradient": 1400}
 
 
 def named(one: Any) -> str:
     return f"{str(one.dtype).removeprefix('torch.')}-{one.align}"
 
 
-EVERYTHING = os.environ.get("KDGRAPH_AOT") == "all"
-CASES = [
-    pytest.param(name, one, cc, id=f"{name}-{named(one)}-{cc}")
-    for n, name in enumerate(BUDGET)
-    for i, one in enumerate(_rows.BUILDS)
-    for j, cc in enumerate(TARGETS)
-    if EVERYTHING or (n + i + i // 3) % 3 == j
-]
-
-
-@pytest.mark.parametrize(("name", "one", "cc"), CASES)
+@pytest.mark.parametrize("cc", TARGETS)
+@pytest.mark.parametrize("one", _rows.BUILDS, ids=named)
+@pytest.mark.parametrize("name", BUDGET)
 def test_builds(name: str, one: Any, cc: int) -> None:
     program = getattr(_rows, name)
     types = POINTERS | NUMBERS | {"Z": TYPES[one.dtype], "G": TYPES[one.dtype]}
@@ -56,9 +45,10 @@ def test_builds(name: str, one: Any, cc: int) -> None:
         divisible=[n for n, t in types.items() if t.startswith("*")],
     )
     assert not found.faults()
-    assert found.instructions <= BUDGET[name], found.instructions
     if one.align > 1:
         wide = _rows.BLOCK // (32 * _rows.NUM_WARPS) // one.align
-        assert found.loads_128 >= wide
-        if name == "sparse_gradient":
+        assert found.asked("ld") >= wide
+    if cc == 90:
+        assert found.instructions <= BUDGET[name], found.instructions
+        if one.align > 1 and name == "sparse_gradient":
             assert found.stores - found.stores_128 <= 2  # those of listed classes

@@ -96,8 +96,8 @@ def exact(
     if kind == "total_variation":  # where one class has all, what is left of phi less its mean
         more, less = ((q * (sign * d > 0)).sum(-1, keepdim=True) for sign in (1, -1))
         return f.sum(-1), q * torch.where(d > 0, less, -more) / tau
-    pull = q * phi
-    return f.sum(-1), (pull - q * pull.sum(-1, keepdim=True)) / tau
+    phi = phi - phi.gather(-1, q.argmax(-1, keepdim=True))  # where q is 1, nothing may round
+    return f.sum(-1), q * (phi - (q * phi).sum(-1, keepdim=True)) / tau
 
 
 def ours(
@@ -135,11 +135,8 @@ def logits(tau: float, gap: float, classes: int = 127) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------------------- numerics
 
 
-@pytest.mark.parametrize(
-    ("tau", "gap"),
-    # at the lowest temperature a gap of 1 leaves one class all but 1e-10: see docs/numerics.md
-    [(0.25, 1e-3), (0.25, 0.1)] + [(t, g) for t in (1.0, 4.0, 20.0, 100.0, 1000.0) for g in GAPS],
-)
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("tau", [0.25, 1.0, 4.0, 20.0, 100.0, 1000.0])
 def test_value_and_gradient_keep_their_digits(tau: float, gap: float) -> None:
     student, teacher = logits(tau, gap)
     for kind, share in KINDS:
@@ -152,9 +149,9 @@ def test_value_and_gradient_keep_their_digits(tau: float, gap: float) -> None:
 
 
 @pytest.mark.parametrize("plan", [SWEPT, SPLIT], ids=["swept", "split"])
-@pytest.mark.parametrize("tau", [0.25, 1000.0])
-def test_blocks_and_pieces_keep_them_too(tau: float, plan: dict[str, Any]) -> None:
-    student, teacher = logits(tau, 1e-3, 100)
+@pytest.mark.parametrize(("tau", "gap"), [(0.25, 1e-3), (0.25, 1.0), (1000.0, 1e-3)])
+def test_blocks_and_pieces_keep_them_too(tau: float, gap: float, plan: dict[str, Any]) -> None:
+    student, teacher = logits(tau, gap, 100)
     for kind, share in FEW:
         value, grad = ours(kind, share, student, teacher, tau, plan=plan)
         true, rise = exact(kind, share, student, teacher, tau, tau)
