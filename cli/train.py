@@ -20,11 +20,18 @@ from kdgraph.cli._show import print_json
 @click.option("--compare", is_flag=True, help="Also trains each student on the labels alone.")
 @click.option("--resume", is_flag=True, help="Goes on from the checkpoints in DIR, exactly.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--book",
+    type=click.Path(path_type=Path),
+    metavar="BOOK",
+    help="Reads what `kdgraph book build` wrote into this folder; no teacher is built.",
+)
 @compilation
 @format_option
 def command(
     spec: str,
     out: Path,
+    book: Path | None,
     steps: int | None,
     seeds: int,
     compare: bool,
@@ -43,6 +50,7 @@ def command(
       kdgraph train kd.yaml -o runs/kd
       kdgraph train kd.yaml -o runs/kd --resume
       kdgraph train kd.yaml -o runs/kd --compare --seeds 5
+      kdgraph train kd.yaml -o runs/kd --book books/kd
       kdgraph train kd.yaml -o runs/try --steps 20 --set train.optimizer.lr=0.01
     """
     from rich.console import Console
@@ -57,6 +65,7 @@ def command(
         compare=compare,
         resume=resume,
         device=device,
+        book=book,
         console=Console(stderr=True),
         **how,
     )

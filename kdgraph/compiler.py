@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from kdgraph.book import Book
 from kdgraph.capture import Captured
 from kdgraph.errors import Diagnostic, KDGraphError
 from kdgraph.networks import build_networks, capture_networks, refuse
@@ -25,6 +26,7 @@ from kdgraph.spec.files import check_weights
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import at_stage, stage_of
 from kdgraph.spec.read import diagnose, load_spec
+from kdgraph.teachers import in_place_of_teachers, open_book, pages
 
 Source = str | Path | Mapping[str, Any] | Spec
 
@@ -37,6 +39,7 @@ def compile(
     set: Sequence[str] = (),
     without: Collection[str] = (),
     also: Collection[str] = (),
+    book: Book | str | Path | None = None,
 ) -> DistillModule:
     """Compiles a spec into the module that a trainer steps.
 
@@ -49,20 +52,27 @@ def compile(
         set: overrides like ``losses.soft.tau=2``.
         without: optional passes to leave out, by name.
         also: optional passes to run that are off unless asked for, by name.
+        book: of what teachers say, or its folder: values that it holds are batch entries
+            (``step.book(ids, view)`` gives them), and their teachers are not built. Modules of
+            such teachers among ``models`` are only compared with those that the book was made of.
 
     Raises:
         KDGraphError: with every mistake found, each with its place in the spec.
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    refuse(check_weights(checked, given=models or {}))
-    nets = build_networks(checked, models or {}, trust)
+    given, rows = dict(models or {}), None
+    if book is not None:
+        rows = pages(checked, open_book(book))
+        checked, given = in_place_of_teachers(checked, rows.book, given)
+    refuse(check_weights(checked, given=given))
+    nets = build_networks(checked, given, trust)
     builder = _Builder(nets, pipeline(without, also), start)
     if not checked.stages:
-        return DistillModule(builder.build(checked), nets)
+        return DistillModule(builder.build(checked), nets, book=rows)
     stages = Stages(checked, nets, builder.build, builder.adapters)
     stages.move(next(stages.legs()))
-    return DistillModule(stages.built(), nets, stages)
+    return DistillModule(stages.built(), nets, stages, book=rows)
 
 
 def check(
@@ -98,6 +108,7 @@ def plan(
     without: Collection[str] = (),
     also: Collection[str] = (),
     stage: str | None = None,
+    book: Book | str | Path | None = None,
 ) -> Report:
     """The compiled graph without the weights: what ``check``, ``explain`` and ``draw`` read.
 
@@ -109,11 +120,14 @@ def plan(
     """
     start = time.perf_counter()
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    given = dict(models or {})
+    if book is not None:
+        checked, given = in_place_of_teachers(checked, open_book(book), given)
     wanted = stage
     if checked.stages:
         wanted = stage or checked.stages[0].legs[0]
         stage_of(checked, wanted)
-    nets = build_networks(checked, models or {}, trust, skeleton=True)
+    nets = build_networks(checked, given, trust, skeleton=True)
     builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
     return next(report for leg, report in builder.plans(checked, [wanted]))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdgraph.book import Book, Column
 from kdgraph.book.origin import described, weights
@@ -18,7 +19,7 @@ from kdgraph.passes.manager import run_passes
 from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.lower import lower
 from kdgraph.runtime.teachers import TeachersModule
-from kdgraph.spec.booked import teachers_side, with_book
+from kdgraph.spec.booked import book_entries, teachers_side, with_book
 from kdgraph.spec.files import check_weights
 from kdgraph.spec.frontier import stored
 from kdgraph.spec.language import Spec
@@ -65,6 +66,39 @@ def compile_teachers(
     return TeachersModule(side, lower(graph), nets)
 
 
+@dataclass(frozen=True)
+class Pages:
+    """What a book holds of rows, as the batch entries of a step that was compiled with it.
+
+    ``step(image=x, label=y, **step.book(ids, view))``
+
+    Attributes:
+        book: where it is kept.
+        entries: the batch entry of each value, by the name that ``Book.rows`` gives it.
+    """
+
+    book: Book
+    entries: Mapping[str, str]
+
+    def __call__(self, ids: Tensor, view: int | Tensor = 0) -> dict[str, Tensor]:
+        """The values of some rows, by entry, each [B, ...] on the CPU.
+
+        Args:
+            ids: [B] int64, the numbers of the rows in the training part, before it is shuffled.
+            view: which view of them.
+
+        Raises:
+            BookError: KD764 for a row or a view that the book does not have.
+        """
+        found = self.book.rows(ids, view)
+        return {entry: found[name] for name, entry in self.entries.items()}
+
+
+def pages(spec: Spec, book: Book) -> Pages:
+    """What the book holds of rows for a spec (``columns_of``)."""
+    return Pages(book, book_entries(spec, columns_of(spec, book)))
+
+
 def open_book(book: Book | str | Path) -> Book:
     """A book, opened unless it is open.
 
@@ -100,14 +134,17 @@ def columns_of(spec: Spec, book: Book) -> list[Column]:
 
 
 def in_place_of_teachers(
-    spec: Spec, book: Book, models: Mapping[str, nn.Module] | None = None
-) -> Spec:
-    """The spec that takes values of a book from the batch (``with_book``), if they are its own.
+    spec: Spec, book: Book, models: Mapping[str, nn.Module]
+) -> tuple[Spec, dict[str, nn.Module]]:
+    """The spec that takes values of a book from the batch, if they are its own.
 
     Args:
         spec: a checked spec.
         book: what holds the values.
         models: modules at hand. Those of teachers are compared with what the book was made of.
+
+    Returns:
+        The spec (``with_book``), and the modules of the models that it has left.
 
     Raises:
         BookError: KD760 or KD763, with what the spec or a teacher has otherwise than the book.
@@ -115,6 +152,8 @@ def in_place_of_teachers(
     columns = columns_of(spec, book)
     references = [column.name for column in columns]
     side = teachers_side(spec, references)
-    given = {name: net for name, net in (models or {}).items() if name in side.models}
+    given = {name: net for name, net in models.items() if name in side.models}
     book.check(described(spec, references) | weights(side, given))
-    return with_book(spec, columns)
+    found = with_book(spec, columns)
+    gone = spec.models.keys() - found.models.keys()
+    return found, {name: net for name, net in models.items() if name not in gone}

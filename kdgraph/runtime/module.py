@@ -54,12 +54,19 @@ class DistillModule(nn.Module):
             the device a step. Under ``torch.compile`` no input is checked.
         report: the graph, what each pass did, how each model was captured.
         stages: which stage it is in, and what has been done to the networks; None without any.
+        book: gives what a book holds of rows as batch entries, ``book(ids, view)``, where the step
+            was compiled with one.
     """
 
     def __init__(
-        self, built: Built, models: Mapping[str, nn.Module], stages: Stages | None = None
+        self,
+        built: Built,
+        models: Mapping[str, nn.Module],
+        stages: Stages | None = None,
+        book: Callable[..., dict[str, Tensor]] | None = None,
     ) -> None:
         super().__init__()
+        self.book = book
         self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
         if stages is not None:
             stages.attach(self._install)

@@ -19,6 +19,7 @@ from kdgraph.passes.pipeline import pipeline
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
 from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
+from kdgraph.train.booked import in_views
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
@@ -46,6 +47,7 @@ def run(
     set: Sequence[str] = (),
     without: Collection[str] = (),
     also: Collection[str] = (),
+    book: str | Path | None = None,
     console: Console | None = None,
 ) -> Result:
     """Trains a spec by its ``data`` and ``train`` blocks.
@@ -73,6 +75,8 @@ def run(
         set: overrides like ``losses.soft.tau=2``.
         without: optional passes to leave out, by name.
         also: optional passes to run that are off unless asked for, by name.
+        book: the folder of a book of this spec (``kdgraph book build``), whose values are read
+            in the place of the teachers; the teachers are neither built nor trained.
         console: where progress is shown; left out: nowhere.
 
     Raises:
@@ -85,18 +89,22 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)
     check_passes(checked, data, splits, trust)
+    written, rows = checked, in_views(checked, data, splits, book)
+    checked = rows.spec
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
     if compare:
-        derived.append(student_alone(checked))
+        derived.append(student_alone(written))
     if derived or checked.stages:
         _plan_all([checked, *derived], trust, without, also)
     board = Board(console)
     setting = Setting(data, splits, steps, resume, device, board, without, also)
     with board.open():
         teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
-        setting = replace(setting, resume=resume and not moved)
+        setting = replace(
+            setting, resume=resume and not moved, splits=rows.splits, files=rows.files
+        )
         checked = with_weights(checked, files)
-        modes = {"distilled": checked} | ({"alone": student_alone(checked)} if compare else {})
+        modes = {"distilled": checked} | ({"alone": student_alone(written)} if compare else {})
         found: dict[str, list[Run]] = {mode: [] for mode in modes}
         assert checked.train is not None
         for seed in range(checked.train.seed, checked.train.seed + seeds):
@@ -221,7 +229,7 @@ def _train_student(
     torch.manual_seed(seed)  # adapters
     step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
     files = {n: spec.folder / m.weights for n, m in spec.models.items() if m.weights is not None}
-    mark = fingerprint(spec, seed, files)
+    mark = fingerprint(spec, seed, {**files, **setting.files})
     return train(name, step, spec, score, seed, folder, mark, setting)
 
 

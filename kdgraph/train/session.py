@@ -6,9 +6,9 @@ import logging
 import shutil
 import signal
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Setting:
         board: where progress is shown.
         without: optional passes to leave out.
         also: optional passes to run that are off unless asked for.
+        files: further files that the numbers of a run depend on, by name.
     """
 
     data: DataSet
@@ -55,6 +56,7 @@ class Setting:
     board: Board
     without: Collection[str] = ()
     also: Collection[str] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def train(
