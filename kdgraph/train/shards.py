@@ -1,0 +1,93 @@
+"""From samples through the teachers to shards of a book."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kdgraph.book import Column, Shard
+from kdgraph.book.writer import joined
+from kdgraph.errors import BookError
+from kdgraph.runtime.teachers import TeachersModule
+from kdgraph.spec.book import BookSpec
+from kdgraph.train.data._split import Split
+from kdgraph.train.data._views import view_loader
+from kdgraph.train.data.base import DataSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the values come from.
+
+    Attributes:
+        split: the training rows.
+        data: how they are read.
+        book: which views there are.
+        module: the teachers' side.
+        device: where it is.
+    """
+
+    split: Split
+    data: DataSet
+    book: BookSpec
+    module: TeachersModule
+    device: torch.device
+
+    def first(self) -> dict[str, Tensor]:
+        """What the teachers' side takes of the first batch."""
+        data = self.data.model_copy(update={"workers": 0})
+        _, batch = next(iter(view_loader(self.split, data, self.book, 0)))
+        return self._read(batch)
+
+    def shards(
+        self, missing: Sequence[Shard], columns: Sequence[Column], tick: Callable[[int], None]
+    ) -> Iterator[tuple[Shard, dict[str, Tensor]]]:
+        """Shards as they are kept, one after the other; ``tick`` is told of samples."""
+        for stretch in stretches(missing):
+            first, last = stretch[0], stretch[-1]
+            batches = iter(view_loader(
+                self.split, self.data, self.book, first.view, first=first.start, stop=last.stop
+            ))  # fmt: skip
+            for shard in stretch:
+                kept: list[dict[str, Tensor]] = []
+                done = shard.start
+                while done < shard.stop:
+                    ids, batch = next(batches)
+                    kept.append(self._batch(ids, batch, columns))
+                    done += len(ids)
+                    tick(len(ids))
+                yield shard, joined(kept)
+
+    def _batch(
+        self, ids: Tensor, batch: Mapping[str, Tensor], columns: Sequence[Column]
+    ) -> dict[str, Tensor]:
+        """What is kept of one batch; rows behind the last id only fill it up."""
+        values = self.module(**self._read(batch))
+        found: dict[str, Tensor] = {}
+        for column in columns:
+            try:
+                found |= column.encode(values[column.name][: len(ids)])
+            except BookError as error:
+                where = f" (samples {int(ids[0])} to {int(ids[-1])})"
+                raise BookError(
+                    replace(d, message=d.message + where) for d in error.diagnostics
+                ) from error
+        return found
+
+    def _read(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the teachers' side takes of a batch."""
+        return {name: batch[name].to(self.device) for name in self.module.reads}
+
+
+def stretches(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """Shards grouped so that each group is one run through the samples of a view."""
+    found: list[list[Shard]] = []
+    for shard in shards:
+        if found and found[-1][-1].view == shard.view and found[-1][-1].stop == shard.start:
+            found[-1].append(shard)
+        else:
+            found.append([shard])
+    return found
