@@ -9,7 +9,7 @@ from kdgraph.errors import Diagnostic
 from kdgraph.spec.calls import check_calls
 from kdgraph.spec.frontier import check_book
 from kdgraph.spec.language import Spec
-from kdgraph.spec.legs import check_stages, levels
+from kdgraph.spec.legs import actions, check_stages, levels, targets
 from kdgraph.spec.names import Broken, Names
 from kdgraph.spec.roles import check_roles
 from kdgraph.spec.tree import Keys, Places, at_most
@@ -101,6 +101,7 @@ def unused(spec: Spec, places: Places) -> list[Diagnostic]:
     """Warnings for models, taps, links and signals that nothing reads."""
     read = {ref for _, ref in _references(spec)}
     owners = {ref.partition(".")[0] for ref in read}
+    owners |= {m for stage in spec.stages for _, act in actions(stage) for _, m in targets(act)}
     idle: list[tuple[Keys, str]] = []
     for model, written in spec.models.items():
         if model not in owners:

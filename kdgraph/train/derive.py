@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kdgraph.actions.graft import Graft
 from kdgraph.capture.taps import parse_tap
 from kdgraph.errors import DataError, near
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
-from kdgraph.spec.legs import epochs_of
+from kdgraph.spec.legs import actions, epochs_of
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
 from kdgraph.train.score import find_score, output_tap
@@ -29,7 +30,8 @@ def student_alone(spec: Spec) -> Spec:
     only slow the labels down. Where no such edge is left, cross-entropy with the labels is put in.
 
     Instead of stages there is one training, as long as the student is trained in all of them, with
-    the optimiser of ``train``.
+    the optimiser of ``train``. Where segments of another network are grafted into the student, it
+    is that network, which the student ends as.
 
     Repeated passes stay with them: an edge on a student of several passes reads all of them (a
     tap alone stands for no one tensor), and with fewer it would mean something else, or nothing.
@@ -71,9 +73,18 @@ def _in_one_stage(spec: Spec) -> Spec:
     assert spec.train is not None
     model = find_score(spec).model
     train = spec.train.model_copy(update={"epochs": epochs_of(spec, model)})
-    own = spec.models[model].model_copy(update={"trainable": True})
-    models = {**spec.models, model: own}
+    origin = spec.models[_scion(spec, model) or model]
+    changes = {"trainable": True, **{k: getattr(origin, k) for k in ("source", "args", "weights")}}
+    models = {**spec.models, model: spec.models[model].model_copy(update=changes)}
     return spec.model_copy(update={"stages": (), "train": train, "models": models})
+
+
+def _scion(spec: Spec, model: str) -> str | None:
+    """The model whose segments are grafted into another, if there are any."""
+    grafts = [a for stage in spec.stages for _, a in actions(stage) if isinstance(a, Graft)]
+    pairs = [pair for graft in grafts for pair in zip(graft.at, graft.scion, strict=False)]
+    found = (scion for at, scion in pairs if at.partition(".")[0] == model)
+    return next((scion.partition(".")[0] for scion in found), None)
 
 
 def _of_labels(spec: Spec, edge: Entry, scored: set[str]) -> bool:

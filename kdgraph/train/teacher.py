@@ -43,7 +43,9 @@ def train_teachers(
             assert run.weights is not None
             files[name] = Path(run.weights)
             runs.append(run)
-        elif compare and (found := _score_teacher(spec, name, setting, trust)) is not None:
+        elif not compare or not spec.models[name].taps:
+            continue  # what only lends its parts to a student is no teacher
+        elif (found := _score_teacher(spec, name, setting, trust)) is not None:
             runs.append(found)
     return runs, files, moved
 
