@@ -111,7 +111,11 @@ def to_train(spec: Spec) -> list[str]:
     block = spec.train.teacher if spec.train else None
     if block is None:
         return []
-    frozen = [n for n in spec.networks if spec.is_constant(n)]
+    # also one that an action changes afterwards
+    frozen = [
+        n for n in spec.networks
+        if not spec.is_learning(n) and spec.models[n].snapshot_of is None
+    ]  # fmt: skip
     for at, name in enumerate(block.models or ()):
         if name not in frozen:
             raise DataError.of(

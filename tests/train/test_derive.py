@@ -10,7 +10,7 @@ import pytest
 import kdgraph
 from kdgraph.signals.affine import Affine
 from kdgraph.train.data.base import DataSet
-from kdgraph.train.derive import student_alone, teacher_by_itself
+from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
 
 METHODS = Path(__file__).parents[2] / "specs" / "methods"
 
@@ -33,6 +33,15 @@ def test_a_teacher_of_all_classes(make_spec: Any) -> None:
     text["train"]["teacher"]["classes"] = 10
     own = teacher_by_itself(kdgraph.load_spec(text), "teacher")
     assert (own.data.select_classes, own.batch["label"].classes) == (None, 10)  # type: ignore[union-attr]
+
+
+def test_a_teacher_that_an_action_changes_is_trained_before(make_spec: Any) -> None:
+    text = make_spec(train={"teacher": {"epochs": 1}})
+    text["models"]["past"] = {"snapshot_of": "student"}
+    quantised = {"name": "one", "before": [{"use": "quantize", "modules": "teacher"}]}
+    assert to_train(kdgraph.load_spec({**text, "stages": [quantised]})) == ["teacher"]
+    both = {"name": "one", "trainable": {"teacher": True}}
+    assert to_train(kdgraph.load_spec({**text, "stages": [both]})) == []
 
 
 def test_alone_keeps_edges_that_signals_of_the_batch_weigh(make_spec: Any) -> None:
