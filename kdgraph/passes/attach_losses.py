@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import fx
 
-from kdgraph.graph import DistillGraph, role_of, shape_of
+from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.ops import stop_gradient, total
 from kdgraph.losses.base import Loss, RowLoss
 from kdgraph.passes._wiring import Wiring
@@ -34,6 +34,9 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
             if added is not None:
                 edges[name], term = added
                 terms.append(term)
+        if not edges and not context.diagnostics:
+            what = f"stage {context.spec.leg!r} has no loss edge that trains something"
+            context.wrong("KD216", what, context.spec.span("stages"))
         if context.diagnostics:
             return graph
         node = graph.graph.call_function(total, ([v for v, _ in terms], [w for _, w in terms]))
@@ -140,6 +143,9 @@ def _trains(wiring: Wiring, name: str, loss: Loss, inputs: dict[str, Any]) -> bo
     read = [n for field, n in inputs.items() if isinstance(n, fx.Node) and field != "teacher"]
     if any(_learns(node) for node in read):
         return True
+    if any(_rests(wiring, node) for node in read):
+        wiring.context.did.append(f"{name}: idle, what it trains is frozen in this stage")
+        return False
     student = getattr(loss, "student", None)
     wiring.context.wrong(
         "KD305",
@@ -152,15 +158,24 @@ def _trains(wiring: Wiring, name: str, loss: Loss, inputs: dict[str, Any]) -> bo
 
 def _learns(node: fx.Node) -> bool:
     """Whether a value depends on something that is trained."""
+    return any(role_of(n) in ("student", "adapter") for n in _behind(node))
+
+
+def _behind(node: fx.Node) -> set[fx.Node]:
+    """A node and all that it depends on."""
     waiting, seen = [node], set()
     while waiting:
         current = waiting.pop()
         if current not in seen:
             seen.add(current)
-            if role_of(current) in ("student", "adapter"):
-                return True
             waiting += current.all_input_nodes
-    return False
+    return seen
+
+
+def _rests(wiring: Wiring, node: fx.Node) -> bool:
+    """Whether a value depends on a model that another stage trains."""
+    owners = {owner_of(n) for n in _behind(node)} & wiring.spec.models.keys()
+    return wiring.spec.leg is not None and any(map(wiring.spec.is_learning, owners))
 
 
 def _detached(wiring: Wiring, node: fx.Node, loss: str) -> fx.Node:

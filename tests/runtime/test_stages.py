@@ -177,6 +177,21 @@ def test_what_its_owner_has_frozen_stays_frozen_through_all_stages() -> None:
     assert models["student"].get_parameter("0.bias").requires_grad
 
 
+def test_an_edge_with_nothing_to_train_is_idle() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["stages"][0]["losses"] = {"label": 0}
+    step = compiled(spec)
+    assert set(step(**batch()).losses) == {"hint"}
+    told = [line for record in step.report.records for line in record.did]
+    assert "of_helper: idle, what it trains is frozen in this stage" in told
+    spec["stages"][0]["trainable"]["student"] = False
+    spec["links"] = {}
+    spec["losses"]["hint"] = {"use": "cross_entropy", "student": "student.logits",
+                              "target": "label"}  # fmt: skip
+    (found,) = kdgraph.check(spec, shapes=False)
+    assert (found.code, found.message) == ("KD216", "stage 'features' trains no model")
+
+
 def test_every_stage_is_checked() -> None:
     spec = copy.deepcopy(SPEC)
     spec["stages"][2]["losses"]["label"] = 0
