@@ -18,6 +18,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
+from kdgraph.actions._fold import without_actions
 from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
@@ -90,13 +91,14 @@ def train(
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
     val = evaluate(step.student, spec, score, setting, "val")
     weights = keeper.finish(learner)
-    final = evaluate(step.student, spec, score, setting, "test")
+    exported = without_actions(step.student)
+    final = evaluate(exported, spec, score, setting, "test")
     run = Run(
         name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
         epochs=learner.course.passed + learner.epoch, steps=learner.iteration,
         finished=ended and learner.course.is_last, actions=told(step),
-        parameters=count(step.student), seconds=keeper.seconds, weights=str(weights),
-        **measured(step.student, spec, score, setting),
+        parameters=count(exported), seconds=keeper.seconds, weights=str(weights),
+        **measured(exported, spec, score, setting),
     )  # fmt: skip
     setting.board.done(run)
     return run
