@@ -1,10 +1,11 @@
 """Builds a book in children that are killed at random points, until one gets to the end.
 
-    python -m tests.book.killed FOLDER KILLS SEED
+    python -m tests.book.killed FOLDER KILLS SEED [--teachers]
 
-Each child is a fork that sends itself SIGKILL at a line of ``kdgraph/book`` or
-``kdgraph/train/book.py`` drawn at random, so no handler runs and nothing is tidied up. Prints one
-line of JSON: how many children were killed, and the greatest number in one build.
+With ``--teachers`` values come from a network over real samples, else from a function. Each
+child is a fork that sends itself SIGKILL at a line of ``kdgraph/book`` or of the build run drawn
+at random, so no handler runs and nothing is tidied up. Prints one line of JSON: how many children
+were killed, the greatest number in one build, and how many builds that were.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from kdgraph.book import verify
 from tests.book.small import content, plan, write
 
-_PLACES = (f"kdgraph{os.sep}book{os.sep}", f"kdgraph{os.sep}train{os.sep}book.py")
+_PLACES = ("kdgraph/book/", "kdgraph/train/book.py", "kdgraph/train/shards.py")
 
 
 def traced(work: Callable[[], object], last: int | None = None) -> int:
@@ -95,15 +98,31 @@ def build_with_kills(
     return {"killed": killed, "most": most, "builds": number}
 
 
+def with_function(folder: Path) -> Callable[[Path], object]:
+    """Builds a book of eight shards whose values are a function of ids."""
+    return lambda path: write(path, plan())
+
+
+def with_teachers(folder: Path) -> Callable[[Path], object]:
+    """Builds a book of six shards, whose teacher is compiled once for all builds."""
+    from kdgraph.spec.read import load_spec
+    from kdgraph.train.book import prepare
+    from kdgraph.train.ranks import Place
+    from tests.book.teachers import spec_in
+
+    job = prepare(load_spec(spec_in(folder)), folder, Place(0, 1, torch.device("cpu")))
+    header = replace(job.header, shard_rows=job.header.batch)
+    return lambda path: replace(job, out=path, header=header).run()
+
+
 def main() -> None:
-    """Kills builds whose teacher is a function."""
+    """Kills, resumes and compares; the last build of all is verified, too."""
     torch.set_num_threads(1)
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-
-    def build(path: Path) -> None:
-        write(path, plan())
-
-    sys.stdout.write(json.dumps(build_with_kills(build, folder, kills, random.Random(seed))) + "\n")
+    build = (with_teachers if "--teachers" in sys.argv else with_function)(folder)
+    found = build_with_kills(build, folder, kills, random.Random(seed))
+    assert verify(folder / f"killed-{found['builds']}").sound
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
