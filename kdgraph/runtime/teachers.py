@@ -12,7 +12,7 @@ from kdgraph.graph.example import example_batch
 from kdgraph.runtime.inputs import check_batch
 from kdgraph.spec.language import Spec
 
-_NEAR = {"rtol": 1e-3, "atol": 1e-5}  # rounding, which company in a batch may change
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-5  # rounding, which company in a batch may change
 
 
 class TeachersModule(nn.Module):
@@ -60,8 +60,8 @@ class TeachersModule(nn.Module):
         """Takes shapes from a batch, and makes sure that no row depends on another one.
 
         Raises:
-            BookError: KD765 for a value that is not one of each row, or that changes where the
-                other rows do.
+            BookError: KD767 for a value that is not one of each row, or that changes where the
+                other rows do; KD760 for probabilities that are to be kept as logits.
         """
         whole = self(**batch)
         rows = len(batch[self.reads[0]])
@@ -69,15 +69,27 @@ class TeachersModule(nn.Module):
             if value.shape[:1] != (rows,):
                 message = f"{ref!r} is {list(value.shape)} for {rows} rows: it is not one value "
                 message += "for each"
-                raise BookError.of("KD765", message, span=self.spec.key_span("book", "store", ref))
+                raise BookError.of("KD767", message, span=self.spec.key_span("book", "store", ref))
+            self._check_logits(ref, value)
         first = {name: batch[name][:1].expand_as(batch[name]) for name in self.reads}
         for ref, value in self(**first).items():
-            if not torch.allclose(value[0], whole[ref][0], **_NEAR, equal_nan=True):
+            if not torch.allclose(value[0], whole[ref][0], _RELATIVE, _ABSOLUTE, True):
                 message = f"{ref!r} of a row depends on the rows beside it, so no book can hold it"
                 help = "keep what it is made of: `book: {store: ...}`"
                 span = self.spec.key_span("book", "store", ref)
-                raise BookError.of("KD765", message, span=span, help=help)
+                raise BookError.of("KD767", message, span=span, help=help)
         self._note(whole)
+
+    def _check_logits(self, ref: str, value: Tensor) -> None:
+        """Probabilities cannot be kept as the likeliest classes of logits."""
+        kept = self.spec.book.store.get(ref) if self.spec.book is not None else None
+        if kept is None or kept.top_k is None or not value.dim() or not (value >= 0).all():
+            return
+        if torch.allclose(value.sum(-1), torch.ones(()), _RELATIVE):
+            message = f"{ref!r} holds probabilities, but `top_k` keeps logits"
+            help = "keep a signal `use: logits` of it, and read that"
+            span = self.spec.key_span("book", "store", ref)
+            raise BookError.of("KD760", message, span=span, help=help)
 
     def _note(self, values: Mapping[str, Tensor]) -> None:
         self.shapes = {ref: tuple(value.shape[1:]) for ref, value in values.items()}

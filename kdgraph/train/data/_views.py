@@ -91,9 +91,9 @@ def _together(spec: Spec, data: DataSet, book: BookSpec) -> list[Diagnostic]:
             message += "book stands for what it makes"
             help = 'a transform says so by `def scope(self): return "row"`'
         else:
+            mixing = mixing or (step.use if scope == "mix" else "")
             continue
         found.append(Diagnostic("KD760", message, place, help))
-        mixing = mixing or (step.use if scope == "mix" else "")
     return found
 
 
