@@ -168,8 +168,8 @@ def _arithmetic(node: fx.Node, word: str, spots: Mapping[fx.Node, Spot]) -> Step
         at = spot.dim - (rank - len(shape))
         alike = len(shape) <= rank and (at < 0 or shape[at] == 1)
     if both or where or not alike or (other is first and "div" in word):
-        what = "an addition" if word in SUMS else "a product"
-        raise Stuck(f"{what} joins them with other values ({name_of(node)}), as a shortcut does")
+        what = "an addition, as of a shortcut," if word in SUMS else "a product"
+        raise Stuck(f"{what} joins them with other values ({name_of(node)})")
     return Step(spot, zero=word in SCALES)
 
 

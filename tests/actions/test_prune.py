@@ -361,7 +361,7 @@ def _tied() -> nn.Module:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "shortcut": (
         lambda: Case(lambda s, x, i: x + s.other(i)),
-        "an addition joins them with other values .*, as a shortcut does",
+        "an addition, as of a shortcut, joins them with other values",
     ),
     "gate": (lambda: Case(lambda s, x, i: x * s.other(i).sigmoid()), "a product joins them"),
     "concatenation": (
