@@ -22,16 +22,15 @@ from kdgraph.cli._show import print_json
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @click.option(
     "--book",
-    type=click.Path(path_type=Path),
     metavar="BOOK",
-    help="Reads what `kdgraph book build` wrote into this folder; no teacher is built.",
+    help="Reads what `kdgraph book build` wrote, a folder or a URL; no teacher is built.",
 )
 @compilation
 @format_option
 def command(
     spec: str,
     out: Path,
-    book: Path | None,
+    book: str | None,
     steps: int | None,
     seeds: int,
     compare: bool,

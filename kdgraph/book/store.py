@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from kdgraph.book.remote import local
 from kdgraph.book.writer import read_list
 from kdgraph.errors import BookError
 
+Array = NDArray[Any]
 _AGAIN = "`kdgraph book build` with the same spec writes again what is damaged, and only that"
 
 
@@ -37,7 +40,7 @@ class Book:
         self.path, self.header = path, header
         self.columns, self.fingerprint = header.columns, dict(header.fingerprint)
         self._names = names
-        self._mapped: dict[int, dict[str, Tensor]] = {}
+        self._mapped: dict[int, dict[str, Array]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -121,31 +124,36 @@ class Book:
 
     def _gather(self, numbers: Tensor, local: Tensor) -> dict[str, Tensor]:
         """Rows as they are kept."""
+        # NumPy takes rows of a mapped file in a tenth of torch's time, and in this thread alone
         order = numbers.argsort(stable=True)
         shards, counts = torch.unique_consecutive(numbers[order], return_counts=True)
+        places = np.split(order.numpy(), counts.cumsum(0)[:-1].numpy())
+        rows = local.numpy()
         parts = {n: p for column in self.columns for n, p in column.parts.items()}
-        out = {n: torch.empty((len(numbers), *shape), dtype=d) for n, (shape, d) in parts.items()}
-        for number, where in zip(shards.tolist(), torch.split(order, counts.tolist()), strict=True):
-            mapped, rows = self._map(number), local[where]
-            for name, target in out.items():
-                target[where] = mapped[name][rows]
-        return out
+        found = {n: torch.empty((len(rows), *shape), dtype=d) for n, (shape, d) in parts.items()}
+        targets = {name: value.numpy() for name, value in found.items()}
+        for number, where in zip(shards.tolist(), places, strict=True):
+            mapped = self._map(number)
+            for name, target in targets.items():
+                target[where] = mapped[name][rows[where]]
+        return found
 
-    def _map(self, number: int) -> dict[str, Tensor]:
-        """The tensors of a shard, over its mapped file."""
+    def _map(self, number: int) -> dict[str, Array]:
+        """The arrays of a shard, over its mapped file."""
         if number not in self._mapped:
             name = self._names[number]
             try:
                 with safe_open(self.path / FOLDER / name, "pt") as file:
                     mark = (file.metadata() or {}).get("kdgraph")
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                    # by way of torch: for NumPy they would be copied
+                    arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
             except (SafetensorError, OSError) as error:
                 message = f"the shard {name!r} of the book in {str(self.path)!r} is damaged"
                 raise BookError.of("KD762", f"{message}: {error}", help=_AGAIN) from error
             if mark != f"{self.header.mark} {number}":
                 message = f"the shard {name!r} in {str(self.path)!r} is of another book"
                 raise BookError.of("KD762", message, help=_AGAIN)
-            self._mapped[number] = tensors
+            self._mapped[number] = arrays
         return self._mapped[number]
 
     def __getstate__(self) -> dict[str, Any]:
