@@ -40,6 +40,7 @@ def command(
       kdgraph export kd.yaml runs/kd/distilled/seed-0/last.ckpt -o student.safetensors
     """
     import kdgraph
+    from kdgraph.actions.prune import fit_widths
     from kdgraph.models.load import build_skeleton
     from kdgraph.models.weights import load_weights, save_weights
 
@@ -56,7 +57,9 @@ def command(
         )
     student = build_skeleton(written.source, written.args, trust=trust, span=span)
     weights = _weights(checkpoint)
-    if weights.suffix == ".safetensors":
+    if weights.suffix == ".safetensors" and checked.stages:
+        fit_widths(student, weights)  # actions may have changed them
+    elif weights.suffix == ".safetensors":
         load_weights(student, weights)
     else:
         _load_part(student, weights, name)

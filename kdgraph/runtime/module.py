@@ -15,10 +15,11 @@ from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
+from kdgraph.runtime.carry import carry
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
-from kdgraph.runtime.stages import Built, Stages, carry
+from kdgraph.runtime.stages import Built, Stages
 from kdgraph.spec.language import Spec
 
 

@@ -121,7 +121,7 @@ def _train(spec: Spec, stage: StageSpec) -> Any:
         return None
     own: Mapping[str, Any] = {
         "epochs": stage.length(spec.train.epochs),
-        "early_stop": stage.early_stop,
+        "early_stop": stage.early_stop or spec.train.early_stop,
         "optimizer": stage.optimizer or spec.train.optimizer,
         "scheduler": stage.scheduler or spec.train.scheduler,
         "keep": stage.keep or spec.train.keep,

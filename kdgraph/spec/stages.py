@@ -67,7 +67,7 @@ class StageSpec(Strict):
     """Turns that models take: of ``epochs`` each, ``rounds`` times, or of ``steps`` each."""
 
     early_stop: EarlyStop | None = None
-    """Ends the stage early. With rounds it is looked at after each round, and counts rounds."""
+    """Ends the stage early; left out: as ``train`` says. With rounds it counts rounds."""
 
     trainable: dict[Name, bool] = {}
     """Models that are trained or frozen here; others as they say themselves."""

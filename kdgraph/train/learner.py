@@ -1,4 +1,4 @@
-"""The Lightning modules: one that scores a model, one that also trains it by a compiled spec."""
+"""The Lightning module that trains a compiled spec, and scores the student on the way."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
@@ -20,81 +18,16 @@ from kdgraph.train.data._load import eval_loader, train_loader
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.means import Means
-from kdgraph.train.metrics import build_metrics, monitored, rises
-from kdgraph.train.optim import build_optimizer, build_scheduler, trained_parameters
+from kdgraph.train.metrics import monitored, rises
+from kdgraph.train.optim import (
+    build_optimizer,
+    build_scheduler,
+    restore,
+    state_of,
+    trained_parameters,
+)
 from kdgraph.train.score import Score
-
-Batch = dict[str, Tensor]
-
-
-class Scorer(LightningModule):
-    """Runs the plain model over validation or test data and keeps what the metrics say.
-
-    Attributes:
-        found: the last result by metric.
-    """
-
-    def __init__(self, spec: Spec, score: Score) -> None:
-        super().__init__()
-        assert spec.train is not None
-        self.score = score
-        place = spec.span("train", "metrics")
-        text = score.decoder is not None
-        self.metrics = build_metrics(spec.train.metrics, score.classes, place, text=text)
-        self._move_along = nn.ModuleDict(self.metrics)  # to the device
-        self.found: dict[str, float] = {}
-
-    def scored(self) -> nn.Module:
-        """The model."""
-        raise NotImplementedError  # both kinds define it
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """One batch of validation data; passes with dropout draw the same numbers every time."""
-        if index == 0:  # in the score's mode, whatever mode the model is handed over in
-            self.score.ready(self.scored(), batch)
-        if self.score.passes is not None:
-            torch.manual_seed(seed_of("passes", index))
-        prediction = self.score.averaged(self.scored(), batch)
-        for metric in self.metrics.values():
-            self.score.update(metric, prediction, batch)
-
-    def test_step(self, batch: Batch, index: int) -> None:
-        """One batch of test data."""
-        self.validation_step(batch, index)
-
-    def on_validation_epoch_start(self) -> None:
-        """Notes the mode in which the model is handed over."""
-        self._was_training = self.scored().training
-
-    def on_validation_epoch_end(self) -> None:
-        """Computes the metrics."""
-        self.scored().train(self._was_training)
-        for name, metric in self.metrics.items():
-            value = metric.compute()
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                raise DataError.of("KD713", f"the metric {name!r} is not one number")
-            self.found[name] = float(value)
-            metric.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """As for validation."""
-        self.on_validation_epoch_start()
-
-    def on_test_epoch_end(self) -> None:
-        """As for validation."""
-        self.on_validation_epoch_end()
-
-
-class Examiner(Scorer):
-    """Scores a model that is not being trained."""
-
-    def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
-        super().__init__(spec, score)
-        self.model = model
-
-    def scored(self) -> nn.Module:
-        """The model."""
-        return self.model
+from kdgraph.train.scorer import Batch, Scorer
 
 
 class Learner(Scorer):
@@ -266,7 +199,7 @@ class Learner(Scorer):
         """All that training needs to go on exactly from here."""
         return {
             "distill": self.distill.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": state_of(self.optimizer, self.distill),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "precision": self.trainer.precision_plugin.state_dict(),
             "place": {"epoch": self.epoch, "batch": self.batch, "iteration": self.iteration},
@@ -290,7 +223,7 @@ class Learner(Scorer):
         """Restores what Lightning has built by now."""
         self._first_iteration = self.iteration
         if self._start:
-            self.optimizer.load_state_dict(self._start["optimizer"])
+            restore(self.optimizer, self.distill, self._start["optimizer"])
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(self._start["scheduler"])
             self.trainer.precision_plugin.load_state_dict(self._start["precision"])

@@ -80,11 +80,36 @@ def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:
     do their moments.
     """
     waiting = {id(p) for p in step.stages.waiting()} if step.stages else set()
+    found = _by_name(step)
+    return {n: p for n, p in found.items() if p.requires_grad or id(p) in waiting}
+
+
+def state_of(optimizer: torch.optim.Optimizer, step: DistillModule) -> dict[str, Any]:
+    """The state of an optimiser with the names of its parameters.
+
+    They are kept since an action may give a parameter another place among the others: an
+    optimiser that is built afterwards has them in another order.
+    """
+    names = {id(p): name for name, p in _by_name(step).items()}
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    return {**optimizer.state_dict(), "names": groups}
+
+
+def restore(
+    optimizer: torch.optim.Optimizer, step: DistillModule, state: Mapping[str, Any]
+) -> None:
+    """Goes on from ``state_of``, with the groups as they were."""
+    found = _by_name(step)
+    for group, names in zip(optimizer.param_groups, state["names"], strict=True):
+        group["params"] = [found[name] for name in names]
+    optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
+
+
+def _by_name(step: DistillModule) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     for name, parameter in step.named_parameters():
-        if parameter.requires_grad or id(parameter) in waiting:
-            part, _, rest = name.partition(".")
-            found[{"models": rest, "adapters": f"links.{rest}"}.get(part, name)] = parameter
+        part, _, rest = name.partition(".")
+        found[{"models": rest, "adapters": f"links.{rest}"}.get(part, name)] = parameter
     return found
 
 

@@ -27,10 +27,11 @@ from kdgraph.train.data._load import eval_loader
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.keep import BEST, LAST, WEIGHTS, Keeper
 from kdgraph.train.latency import latency
-from kdgraph.train.learner import Examiner, Learner
+from kdgraph.train.learner import Learner
 from kdgraph.train.progress import Board
 from kdgraph.train.result import Run
 from kdgraph.train.score import Score
+from kdgraph.train.scorer import Examiner
 
 
 @dataclass(frozen=True)

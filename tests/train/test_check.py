@@ -15,12 +15,12 @@ from kdgraph.capture.taps import parse_tap
 from kdgraph.errors import DataError, SpecError
 from kdgraph.spec.training import Metric, Scheduler
 from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
-from kdgraph.train.learner import Examiner
 from kdgraph.train.metrics import build_metrics
 from kdgraph.train.optim import SCHEDULERS, build_scheduler
 from kdgraph.train.result import Summary
 from kdgraph.train.runner import check_training
 from kdgraph.train.score import Score, find_score
+from kdgraph.train.scorer import Examiner
 
 SGD = {"use": "SGD", "lr": 0.1}
 

@@ -12,8 +12,8 @@ from torch import nn
 import kdgraph
 from kdgraph.capture.taps import parse_tap
 from kdgraph.train import run
-from kdgraph.train.learner import Examiner
 from kdgraph.train.score import Score, find_score
+from kdgraph.train.scorer import Examiner
 
 
 def test_averaged_as_probabilities(make_spec: Any) -> None:
