@@ -28,6 +28,7 @@ from kdgraph.kernels._gram import (
     operand,
     precision,
     put,
+    rounded,
     split,
     store,
 )
@@ -205,8 +206,8 @@ def back(
             if TEACHER:
                 w = t.to(tl.float32) * j
             w, d = operand(w, OPERAND, PRECISION), operand(d, OPERAND, PRECISION)
-            acc = dot(w, operand(first, OPERAND, PRECISION), acc, PRECISION)
-            acc = dot(d, operand(second, OPERAND, PRECISION), acc, PRECISION)
+            acc = dot(w, first, acc, PRECISION)
+            acc = dot(d, second, acc, PRECISION)
         acc = acc * grad
         if TEACHER:
             w = load(T, m[:, None], n[None, :], M, K, step_t, ACROSS, ALIGN).to(tl.float32) * j
@@ -302,7 +303,7 @@ def gradient(
     chosen = config(BACK, "bfloat16" if kind == torch.bfloat16 else how, x)
     p, q, r = pqr
     first, second = (p - q, q.mT - r) if of_teacher else (q, r - q)
-    first, second = (4 * y.to(kind).contiguous() for y in (first, second))
+    first, second = (rounded(4 * y.to(kind).contiguous(), how) for y in (first, second))
     tall, wide = triton.cdiv(M, chosen.tiles["BM"]), triton.cdiv(K, chosen.tiles["BN"])
     along = stats.new_empty(B, wide, M)
     align = alignment(s, t, made)

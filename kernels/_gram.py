@@ -81,6 +81,14 @@ def nearest(x):
     )
 
 
+def rounded(x: Tensor, how: str) -> Tensor:
+    """A float32 operand as ``operand`` makes it: once here, not by each program that reads it."""
+    if how != "tf32" or x.dtype != torch.float32:
+        return x
+    bits = (x.contiguous().view(torch.int32) + 0x1000) & -0x2000
+    return bits.view(torch.float32).where(x == x, x)
+
+
 @triton.jit
 def operand(x, TYPE: tl.constexpr, PRECISION: tl.constexpr):
     """What was formed, as ``dot`` takes it."""

@@ -223,9 +223,10 @@ def _slope(s, t, gap, i, j, e, near, along, TEACHER: tl.constexpr):
 @triton.jit
 def weights(
     G, STATS, GRAD, W, M, rows_of_tiles, tiles_of_row, plane, lines, COSINE: tl.constexpr,
-    DELTA: tl.constexpr, TEACHER: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    DELTA: tl.constexpr, TEACHER: tl.constexpr, PRECISION: tl.constexpr, BR: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
-    """``dG + dG^T``, by which the features are multiplied.
+    """``dG + dG^T``, by which the features are multiplied; an operand for ``PRECISION``.
 
     G is symmetric: across its diagonal only the numbers of the row are others.
     """
@@ -259,7 +260,7 @@ def weights(
             along2 = tl.load(B + which * lines, mask=c, other=0.0)
             w = _slope(s, t, gap, i, j, e, near, along, TEACHER)
             w = 2.0 * (w + _slope(s, t, gap, i2, j2, e2, near2, along2, TEACHER))
-        tl.store(W + at, w.to(W.dtype.element_ty), mask=mask)
+        tl.store(W + at, operand(w, W.dtype.element_ty, PRECISION), mask=mask)
 
 
 @triton.jit
@@ -287,7 +288,7 @@ def product(
             w = tl.load(W + m[:, None] * size + k[None, :], mask=mask, other=0.0)
             x = load(X, k[:, None], n[None, :], M, K, step_x, ACROSS, ALIGN)
             # 11 bits of float16 are what tf32 has
-            acc = dot(operand(w, w.dtype, PRECISION), x.to(w.dtype), acc, PRECISION)
+            acc = dot(w, x.to(w.dtype), acc, PRECISION)
         acc = acc * grad
     store(OUT, acc, m[:, None], n[None, :], M, K, step_o, ACROSS, ALIGN)
 
@@ -349,7 +350,7 @@ def gradient(
     tall, wide = triton.cdiv(M, WEIGHTS.tiles["BR"]), triton.cdiv(M, WEIGHTS.tiles["BC"])
     launch(
         weights, B * tall * wide, WEIGHTS, gram, gram, stats, grad, w, M, tall, wide, B * M * M,
-        B * M, COSINE=cosine, DELTA=len(gram) == 3, TEACHER=teacher,
+        B * M, COSINE=cosine, DELTA=len(gram) == 3, TEACHER=teacher, PRECISION=how,
     )  # fmt: skip
     side, out = laid(x), made_like(x)
     made = Side(out, side.across, M * K, M if side.across else K)
