@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdgraph
@@ -17,6 +19,7 @@ from kdgraph.actions._world import World
 from kdgraph.actions.freeze import Freeze
 from kdgraph.actions.unfreeze import Unfreeze
 from kdgraph.errors import ActionError
+from kdgraph.train import run
 
 SPEC: dict[str, Any] = {
     "kdgraph": 1,
@@ -123,3 +126,43 @@ def test_a_gradient_at_hand_is_dropped() -> None:
 def test_unknown_modules_are_refused() -> None:
     with pytest.raises(ActionError, match=r"no module matches 'student\.7'"):
         Freeze(modules=("student.7",)).apply(world(net()), {})
+
+
+def test_in_a_run(tmp_path: Path) -> None:
+    """Through steps, validation and a resume: what is frozen after the first epoch has stayed."""
+    text = {
+        "kdgraph": 1,
+        "name": "run",
+        "batch": {
+            "image": {"shape": ["B", 1, 8, 8]},
+            "label": {"shape": ["B"], "dtype": "int64", "classes": 10},
+        },
+        "models": {
+            "student": {
+                "source": "cifar/resnet8",
+                "args": {"in_channels": 1, "num_classes": 10, "width": 0.25},
+                "taps": {"logits": "output"},
+            },
+        },
+        "losses": {
+            "label": {"use": "cross_entropy", "student": "student.logits", "target": "label"}
+        },
+        "stages": [
+            {"name": "all", "epochs": 1},
+            {
+                "name": "rest",
+                "epochs": 2,
+                "before": [{"use": "freeze", "modules": ["student.bn1", "student.layer[12]"]}],
+                "during": [{"use": "unfreeze", "modules": "student.layer2", "start": 2}],
+            },
+        ],
+        "data": {"use": "digits", "limit": 40, "batch_size": 40},
+        "train": {"epochs": 1, "optimizer": {"use": "SGD", "lr": 0.1, "weight_decay": 0.1}},
+    }
+    spec = kdgraph.load_spec(text)
+    first = run(spec, out=tmp_path, device="cpu", steps=1).runs[0].weights
+    assert first is not None
+    before = load_file(first)
+    after = load_file(str(run(spec, out=tmp_path, device="cpu", resume=True).runs[0].weights))
+    stayed = set(before) - changed(before, after)
+    assert stayed == {n for n in before if n.startswith(("bn1.", "layer1.", "layer2."))}
