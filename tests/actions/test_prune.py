@@ -15,6 +15,7 @@ from kdgraph.actions._world import World
 from kdgraph.actions.prune import Prune, fit_widths
 from kdgraph.errors import ActionError
 from kdgraph.models.weights import save_weights
+from kdgraph.runtime.carry import carry
 from kdgraph.spec.read import load_spec
 
 DOUBLE = torch.float64
@@ -212,15 +213,11 @@ def test_moments_of_the_optimiser_stay(name: str) -> None:
             learn(net, optimizer)
     here, action = world(narrow, images()), Prune(module=("student.stem.0", "student.fc1"))
     assert len(action.apply(here, action.decide(here))) == 2
-    state = optimizers[1].state
-    for old, new, pick in here.moved:
-        for values in (state.pop(old, {}),):
-            assert pick is not None
-            same = {k: pick(v) if v.shape == old.shape else v for k, v in values.items()}
-            assert all(v.shape == new.shape for v in same.values() if v.dim())
-            state[new] = same
-    group = optimizers[1].param_groups[0]
-    group["params"] = list(narrow.parameters())
+    carry(optimizers[1], here.moved, list(narrow.parameters()))
+    for parameter in narrow.parameters():
+        moments = [v for v in optimizers[1].state[parameter].values() if v.dim()]
+        assert moments
+        assert all(v.shape == parameter.shape for v in moments)
     for net, optimizer in zip((wide, narrow), optimizers, strict=True):
         learn(net, optimizer)
     torch.testing.assert_close(narrow(images(1)[0]), wide(images(1)[0]), rtol=0, atol=1e-12)
