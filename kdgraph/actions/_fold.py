@@ -36,8 +36,8 @@ def fold(model: nn.Module) -> nn.Module:
         if _is_baked(module):
             _bake(module, baked)
         result: Any = module
-        if (folded := getattr(module, "folded", None)) is not None:
-            result = folded().train(module.training)
+        if _folds(module):
+            result = result.folded().train(module.training)
         done[id(module)] = result
         return done[id(module)]
 
@@ -46,8 +46,12 @@ def fold(model: nn.Module) -> nn.Module:
 
 def without_actions(model: nn.Module) -> nn.Module:
     """The very model where no action has put anything in, else ``fold`` of it."""
-    changed = any(hasattr(m, "folded") or _is_baked(m) for m in model.modules())
+    changed = any(_folds(m) or _is_baked(m) for m in model.modules())
     return fold(model) if changed else model
+
+
+def _folds(module: nn.Module) -> bool:
+    return callable(getattr(type(module), "folded", None))
 
 
 def _lists(module: nn.Module) -> dict[str, ParametrizationList]:

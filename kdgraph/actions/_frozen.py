@@ -42,7 +42,10 @@ def unfreeze_part(module: nn.Module, training: bool) -> int:
     if stands_still(module):
         module.__class__ = type(module).__mro__[2]
         module.train(training)
-    freed = [p for n, p in module.named_parameters(recurse=False) if n in held]
+    # a layer that was quantised since holds its weight one level deeper
+    own = {n: p for n, p in module.named_parameters() if n.startswith("parametrizations.")}
+    found = {n.split(".")[1]: p for n, p in own.items()} | module._parameters
+    freed = [p for n, p in found.items() if n in held and p is not None]
     for parameter in freed:
         parameter.requires_grad_(True)
     return sum(parameter.numel() for parameter in freed)

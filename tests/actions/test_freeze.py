@@ -17,6 +17,7 @@ from kdgraph.actions._fold import fold
 from kdgraph.actions._frozen import freeze_part, stands_still
 from kdgraph.actions._world import World
 from kdgraph.actions.freeze import Freeze
+from kdgraph.actions.quantize import Quantize
 from kdgraph.actions.unfreeze import Unfreeze
 from kdgraph.errors import ActionError
 from kdgraph.train import run
@@ -121,6 +122,19 @@ def test_a_gradient_at_hand_is_dropped() -> None:
     layer(torch.ones(1, 2)).sum().backward()
     freeze_part(layer)
     assert layer.weight.grad is None
+
+
+def test_a_layer_may_be_quantised_while_it_is_frozen() -> None:
+    student = net()
+    here = world(student)
+    Freeze(modules=("student",)).apply(here, {})
+    quantize = Quantize(modules=("student.3",))
+    quantize.apply(here, quantize.decide(here))
+    assert not any(p.requires_grad for p in student.parameters())
+    assert Unfreeze(modules=("student",)).apply(here, {}) == [
+        "student: 34 parameters trained again"
+    ]
+    assert all(p.requires_grad for p in student.parameters())
 
 
 def test_unknown_modules_are_refused() -> None:
