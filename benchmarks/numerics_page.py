@@ -1,4 +1,4 @@
-"""Measures how many digits of KL are left, and writes the table of ``docs/numerics.md``.
+"""Measures how many digits of KL are left, and writes the tables of ``docs/numerics.md``.
 
     python benchmarks/numerics_page.py
 
@@ -19,8 +19,10 @@ os.environ["TRITON_INTERPRET"] = "1"  # counts when Triton is first imported
 import torch
 import triton
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import kl_div, linear, log_softmax
 
+from kdgraph.kernels._chunks import Head
+from kdgraph.kernels.linear_soft_target import linear_soft_target
 from kdgraph.kernels.softmax_rows import SoftmaxRows
 from kdgraph.losses.soft_target import SoftTarget
 
@@ -28,7 +30,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
 TAUS = (0.25, 1.0, 4.0, 20.0, 100.0, 1000.0)
 GAPS = (1.0, 0.1, 0.01, 0.001)
 ROWS, CLASSES, SPREAD = 4, 1000, 10.0
-START, END = "<!-- kl -->\n", "<!-- end kl -->"
+WIDTH = 64  # of the hidden states of a head
+HEAD_TAUS = (1.0, 4.0, 100.0)
 
 
 def exact(student: Tensor, teacher: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -77,6 +80,51 @@ def row(tau: float, gap: float) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def head_row(tau: float, gap: float) -> str:
+    """One line of the table of fused heads."""
+    noise = torch.Generator().manual_seed(0)
+    scale = SPREAD / WIDTH**0.5
+    its = scale * torch.randn(CLASSES, WIDTH, generator=noise)
+    hidden = torch.randn(ROWS, WIDTH, generator=noise)
+    own = its + gap / WIDTH**0.5 * torch.randn(CLASSES, WIDTH, generator=noise)
+    wide = hidden.double()
+    value, rise = exact(wide @ own.double().T, wide @ its.double().T, tau)
+    rise = rise @ own.double()
+
+    def plainly(x: Tensor) -> Tensor:
+        return plain(linear(x, own), linear(hidden, its), tau).sum()
+
+    def fused(x: Tensor) -> Tensor:
+        heads = (Head(x, own, None, 1.0, 0.0), Head(hidden, its, None, 1.0, 0.0))
+        counts = torch.ones(ROWS)
+        return linear_soft_target(*heads, tau, None, counts, 8 * CLASSES * ROWS)[0]
+
+    cells = [f"{tau:g}", f"{gap:g}"]
+    for run in (plainly, fused):
+        x = hidden.clone().requires_grad_()
+        found = run(x)
+        found.backward()
+        assert x.grad is not None
+        cells += [
+            f"{float((found.detach() - value.sum()).abs() / value.sum()):.0e}",
+            f"{float((x.grad - rise).norm() / rise.norm()):.0e}",
+        ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def heads_table() -> str:
+    """Fused heads beside plain ones."""
+    lines = [
+        f"{ROWS} rows of {WIDTH} numbers, {CLASSES} classes, logits with a standard deviation of "
+        f"{SPREAD:g}, the two heads' logits a *gap* apart; made as the table above.",
+        "",
+        "| tau | gap | plain value | gradient | fused value | gradient |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(head_row(tau, gap) for tau in HEAD_TAUS for gap in GAPS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def table() -> str:
     """The whole of it, and how it was made."""
     lines = [
@@ -95,8 +143,10 @@ def table() -> str:
 def main() -> int:
     """Rewrites the page."""
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # the interpreter's -inf less -inf
-    before, rest = PAGE.read_text().split(START)
-    PAGE.write_text(before + START + table() + END + rest.split(END)[1])
+    for name, made in (("kl", table), ("heads", heads_table)):
+        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        before, rest = PAGE.read_text().split(start)
+        PAGE.write_text(before + start + made() + end + rest.split(end)[1])
     return 0
 
 

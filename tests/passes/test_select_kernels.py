@@ -38,7 +38,7 @@ class Counting(Kernel):
 
     def run(self, loss: Loss, **inputs: Any) -> Tensor:
         self.calls.append(set(inputs))
-        wide = {f: v.float() if isinstance(v, Tensor) else v for f, v in inputs.items()}
+        wide = {f: v.float() if f in self.sides else v for f, v in inputs.items()}
         return loss.rows(**{**wide, **{f: run() for f, run in loss.parts(**wide).items()}})
 
 
