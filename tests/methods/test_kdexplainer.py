@@ -141,6 +141,19 @@ def test_a_hard_tree_is_that_of_its_chosen_blocks() -> None:
     assert len(read) < 8
 
 
+def test_a_checkpoint_of_either_stage_goes_on(step: kdgraph.DistillModule) -> None:
+    fresh = compiled(2)
+    fresh.load_state_dict(step.state_dict())
+    assert fresh.stages is not None
+    assert step.stages is not None
+    assert fresh.stages.leg == step.stages.leg
+    assert fresh.student.get_buffer("epoch") == step.student.get_buffer("epoch")
+    fresh.eval()
+    step.eval()
+    assert torch.equal(fresh(**batch()).losses["label"], step(**batch()).losses["label"])
+    step.train()
+
+
 def test_what_is_saved_is_scored_alike(step: kdgraph.DistillModule, tmp_path: Path) -> None:
     """Epoch and mode are in the weights, so that nothing else has to be known."""
     from kdgraph.models.load import build_model

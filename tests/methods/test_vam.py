@@ -126,6 +126,15 @@ def test_entropies_against_numpy_and_they_fall_alone(step: kdgraph.DistillModule
     assert all(after.losses[f"entropy{n}"] < out.losses[f"entropy{n}"] for n in ROWS)
 
 
+def test_a_checkpoint_goes_on_with_its_attention(step: kdgraph.DistillModule) -> None:
+    torch.manual_seed(1)
+    fresh = kdgraph.compile(SPEC, set=["models.teacher.source=cifar/resnet8"])
+    fresh.load_state_dict(step.state_dict())
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(fresh.student.eval()(x), step.student.eval()(x))
+    step.train()
+
+
 def test_the_saved_student_is_plain_and_equal(step: kdgraph.DistillModule, tmp_path: Path) -> None:
     step.save_student(tmp_path / "student.safetensors")
     args = {"in_channels": 1, "num_classes": 10, "width": 0.5}
