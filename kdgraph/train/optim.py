@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -109,7 +110,9 @@ def _by_name(step: DistillModule) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     for name, parameter in step.named_parameters():
         part, _, rest = name.partition(".")
-        found[{"models": rest, "adapters": f"links.{rest}"}.get(part, name)] = parameter
+        plain = {"models": rest, "adapters": f"links.{rest}"}.get(part, name)
+        # a quantised weight goes by the name that it has in the plain model
+        found[re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", plain)] = parameter
     return found
 
 

@@ -19,6 +19,7 @@ from kdgraph.actions._world import World
 from kdgraph.actions.quantize import Quantize
 from kdgraph.actions.requantize import Requantize
 from kdgraph.errors import ActionError
+from kdgraph.train.optim import trained_parameters
 
 W = torch.tensor([-0.9, -0.3, 0.1, 0.45, 0.8], dtype=torch.float64)
 
@@ -214,6 +215,14 @@ def test_it_is_distilled_like_any_other() -> None:
     assert step.eval()(**batch).losses["past"].item() == pytest.approx(0, abs=1e-6)
     fast = torch.compile(step, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(fast(**batch).loss, step(**batch).loss)
+
+
+def test_patterns_know_a_quantised_weight_by_its_plain_name() -> None:
+    stage = {"name": "one", "before": [{"use": "quantize", "modules": "student"}]}
+    step = kdgraph.compile({**SPEC, "stages": [stage]}, models={"teacher": Net(), "student": Net()})
+    names = trained_parameters(step)
+    assert set(names) == {f"student.{name}" for name, _ in Net().named_parameters()}
+    assert names["student.fc.weight"] is shadow(step.student.get_submodule("fc"))
 
 
 def test_a_folded_student_has_few_levels() -> None:
