@@ -12,6 +12,7 @@ from torch import Tensor
 from kdgraph.errors import BookError
 
 Kept = Literal["float32", "float16", "int8", "int64", "int32", "bool"]
+_PIECE, _LARGE = 1 << 14, 1 << 20  # numbers; torch shares out what has more than 1 << 15
 _EXACT = ("int64", "int32", "bool")
 
 
@@ -113,11 +114,12 @@ class Column:
 
     def decode(self, kept: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of ``gives`` from those of ``parts``, each with its batch in front."""
+        given = {name: widened(kept[name], dtype) for name, (_, dtype) in self.gives.items()}
         if self.form == "dense" and self.dtype == "int8":
-            scale = kept[f"{self.name}.scale"]
-            wide = kept[self.name].float()
-            return {self.name: wide * scale.view(*scale.shape, *[1] * (wide.dim() - scale.dim()))}
-        return {name: kept[name].to(dtype) for name, (_, dtype) in self.gives.items()}
+            scale, wide = kept[f"{self.name}.scale"], given[self.name]
+            for value, by in zip(torch.split(wide, 1), torch.split(scale, 1), strict=True):
+                value.mul_(by.view(*by.shape, *[1] * (value.dim() - by.dim())))
+        return given
 
     def _top(self, logits: Tensor) -> dict[str, Tensor]:
         assert self.k is not None
@@ -147,3 +149,17 @@ class Column:
             raise BookError.of("KD768", f"{message}, more than {self.dtype} holds",
                                help="keep it as float32")  # fmt: skip
         return narrow
+
+
+def widened(kept: Tensor, dtype: torch.dtype) -> Tensor:
+    """``kept.to(dtype)``, by this thread alone where it is about as large as a batch of logits.
+
+    Threads take longer to wake than the work takes, much longer where cores are busy.
+    """
+    if kept.dtype == dtype or kept.numel() > _LARGE:
+        return kept.to(dtype)
+    found = torch.empty(kept.shape, dtype=dtype)
+    flat = torch.split(found.view(-1), _PIECE), torch.split(kept.reshape(-1), _PIECE)
+    for target, piece in zip(*flat, strict=True):
+        target.copy_(piece)
+    return found

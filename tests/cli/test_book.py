@@ -12,6 +12,7 @@ from click.testing import Result
 
 from kdgraph.book import Writer
 from tests.book.small import parts, plan, write
+from tests.book.teachers import spec_in
 
 Run = Callable[..., Result]
 
@@ -75,3 +76,21 @@ def test_no_book(run: Run, tmp_path: Path, what: str) -> None:
 def test_the_folder_may_be_moved(run: Run, book: Path, tmp_path: Path) -> None:
     shutil.move(book, tmp_path / "elsewhere")
     assert run("book", "verify", tmp_path / "elsewhere").exit_code == 0
+
+
+def test_build(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    pytest.importorskip("sklearn")
+    spec, folder = spec_in(tmp_path), tmp_path / "built"
+    result = run("book", "build", spec, "-o", folder, "--set", "book.views=1")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert "book of 50 samples: 27.6 kB, 552 bytes a sample: target [10] float32" in said
+    assert "built: 27.6 kB; 50 samples in" in result.stdout
+    again = run("book", "build", spec, "-o", folder, "--set", "book.views=1", "--format", "json")
+    found = json.loads(again.stdout)
+    assert (found["computed"], found["finished"], found["bytes"]) == (0, True, 27600)
+    other = run("book", "build", spec, "-o", folder)
+    assert other.exit_code == 1
+    assert "error[KD763]" in other.stderr
+    assert "'transform.views' is 1, not 2" in " ".join(other.stderr.split())
