@@ -99,7 +99,7 @@ def _layer(title: str, rows: Tensor) -> tuple[str, int]:
     mean = sum(each) / len(each)
     parts = [
         f'<text y="14">{escape(title)}</text>',
-        f'<text y="30" fill="{FADED}">mean {mean:.2f} of at most {most:.2f}</text>',
+        f'<text y="30" fill="{FADED}">entropy: mean {mean:.2f}, at most {most:.2f}</text>',
     ]
     for m, (row, entropy) in enumerate(zip(rows.tolist(), each, strict=True)):
         y = _TOP + m * _CELL
@@ -110,7 +110,7 @@ def _layer(title: str, rows: Tensor) -> tuple[str, int]:
                 f'stroke-width="0.5"><title>{m} of {n}: {share:.3f}</title></rect>'
             )
         parts.append(f'<text x="{wide + 6}" y="{y + 12}">{entropy:.2f}</text>')
-    return "\n".join(parts), max(wide + _SIDE, 7 * len(title), 130)
+    return "\n".join(parts), max(wide + _SIDE, 7 * len(title), 180)
 
 
 def main() -> int:

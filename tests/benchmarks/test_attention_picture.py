@@ -37,7 +37,7 @@ def test_a_cell_for_each_share(script: ModuleType) -> None:
     cells = [e for e in root.iter() if e.get("fill-opacity")]
     assert [e.get("fill-opacity") for e in cells] == ["0.198", "0.802", "0.731", "0.269"]
     texts = [e.text for e in root.iter() if e.tag.endswith("}text")]
-    assert texts == ["routes.<0>", "mean 0.54 of at most 0.69", "0.50", "0.58"]
+    assert texts == ["routes.<0>", "entropy: mean 0.54, at most 0.69", "0.50", "0.58"]
 
 
 def test_rows_of_a_tree_are_soft_in_hard_mode_too(script: ModuleType) -> None:
