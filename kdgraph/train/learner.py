@@ -101,14 +101,22 @@ class Learner(Scorer):
         self.distill.set_stage(leg)
 
     def act(self, best: bool) -> bool:
-        """Does the actions that are due after an epoch; whether parameters were replaced."""
+        """Does the actions that are due after an epoch.
+
+        Returns:
+            Whether the student has other tensors now, so that weights from before do not fit.
+        """
         if self.distill.stages is None:
             return False
+        before = self._tensors()
         torch.manual_seed(seed_of("act", self.seed, self.course.passed + self.epoch))
         self.distill.after_epoch(self.epoch, best=best)
-        moved = bool(self.distill.stages.moved)
         self.distill.carry(self.optimizer)
-        return moved
+        return self._tensors() != before
+
+    def _tensors(self) -> dict[str, torch.Size]:
+        state = self.distill.student.state_dict()
+        return {name: value.shape for name, value in state.items()}
 
     def end_course(self) -> None:
         """Does the actions that end the last stage."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import io
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdgraph
@@ -19,6 +21,8 @@ from kdgraph.actions._world import World
 from kdgraph.actions.quantize import Quantize
 from kdgraph.actions.requantize import Requantize
 from kdgraph.errors import ActionError
+from kdgraph.models.load import build_model
+from kdgraph.train import run
 from kdgraph.train.optim import trained_parameters
 
 W = torch.tensor([-0.9, -0.3, 0.1, 0.45, 0.8], dtype=torch.float64)
@@ -223,6 +227,42 @@ def test_patterns_know_a_quantised_weight_by_its_plain_name() -> None:
     names = trained_parameters(step)
     assert set(names) == {f"student.{name}" for name, _ in Net().named_parameters()}
     assert names["student.fc.weight"] is shadow(step.student.get_submodule("fc"))
+
+
+def test_the_best_weights_are_kept_of_those_that_are_quantised(tmp_path: Path) -> None:
+    """A run that keeps the best, quantised after its first epoch, fitted again after each."""
+    quantised = [
+        {"use": "quantize", "modules": "student", "bits": 3, "start": 1, "every": 9},
+        {"use": "requantize", "modules": "student", "start": 2},
+    ]
+    stage = {"name": "one", "epochs": 3, "keep": "best", "during": quantised}
+    text = {
+        "kdgraph": 1,
+        "name": "run",
+        "batch": {
+            "image": {"shape": ["B", 1, 8, 8]},
+            "label": {"shape": ["B"], "dtype": "int64", "classes": 10},
+        },
+        "models": {
+            "student": {
+                "source": "cifar/resnet8",
+                "args": {"in_channels": 1, "num_classes": 10, "width": 0.25},
+                "taps": {"logits": "output"},
+            }
+        },
+        "losses": {
+            "label": {"use": "cross_entropy", "student": "student.logits", "target": "label"}
+        },
+        "stages": [stage],
+        "data": {"use": "digits", "limit": 40, "batch_size": 40},
+        "train": {"epochs": 1, "optimizer": {"use": "SGD", "lr": 0.1}},
+    }
+    found = run(kdgraph.load_spec(text), out=tmp_path, device="cpu").runs[0]
+    assert found.weights is not None
+    net = build_model("cifar/resnet8", {"in_channels": 1, "num_classes": 10, "width": 0.25})
+    weights = load_file(found.weights)
+    assert weights.keys() == net.state_dict().keys()
+    assert all(len(torch.unique(w)) <= 7 for w in weights.values() if w.dim() > 1)
 
 
 def test_a_folded_student_has_few_levels() -> None:
