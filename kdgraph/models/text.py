@@ -19,7 +19,7 @@ class TextSource(Source):
     (default 256, the bytes), ``width`` (64), ``depth`` (2), ``heads`` (4), ``length`` (128, the
     most tokens it can read) and ``dropout`` (0). There are no pretrained weights.
 
-    ``gru`` gives each place one of ``classes`` (8), from all of the text. Its other ``args``:
+    ``lstm`` gives each place one of ``classes`` (8), from all of the text. Its other ``args``:
     ``vocabulary`` (256), ``width`` (32, of each direction), ``depth`` (1), ``embedding`` (16) and
     ``dropout`` (0).
     """
@@ -29,9 +29,9 @@ class TextSource(Source):
     def build(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         if name not in self.names():
             raise self.unknown(name)
-        from kdgraph.models.nets.text import TextGRU, TextTransformer
+        from kdgraph.models.nets.text import TextLSTM, TextTransformer
 
-        return TextGRU(**args) if name == "gru" else TextTransformer(**args)
+        return TextLSTM(**args) if name == "lstm" else TextTransformer(**args)
 
     def names(self) -> list[str]:
-        return ["gru", "transformer"]
+        return ["lstm", "transformer"]

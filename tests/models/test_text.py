@@ -73,15 +73,15 @@ LABELLER = {"vocabulary": 11, "classes": 3, "width": 4, "embedding": 5}
 
 
 def test_a_class_for_each_place() -> None:
-    model = build_model("text/gru", LABELLER)
+    model = build_model("text/lstm", LABELLER)
     for length in (1, 5):
         assert model(torch.randint(0, 11, (2, length))).shape == (2, length, 3)
-    deep = build_model("text/gru", {**LABELLER, "depth": 2})
+    deep = build_model("text/lstm", {**LABELLER, "depth": 2})
     assert [name for name, _ in deep.named_children()] == ["token", "dropout", "rnn", "head"]
 
 
 def test_a_place_is_read_from_both_sides() -> None:
-    model = build_model("text/gru", LABELLER)
+    model = build_model("text/lstm", LABELLER)
     tokens = torch.randint(0, 11, (1, 5))
     for at in (0, 4):
         changed = tokens.clone()

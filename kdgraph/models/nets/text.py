@@ -128,10 +128,10 @@ class TextTransformer(nn.Module):
         return self.head(self.norm(self.blocks(x)))  # type: ignore[no-any-return]
 
 
-class TextGRU(nn.Module):
+class TextLSTM(nn.Module):
     """A recurrent labeller: it reads a text both ways and gives each place a class.
 
-    Embedding, gated recurrent units (Cho et al. 2014, arXiv 1406.1078) in both directions, head.
+    Embedding, LSTM (Hochreiter, Schmidhuber 1997, 10.1162/neco.1997.9.8.1735) both ways, head.
     Unlike the transformer it predicts no next token: what it says of a place depends on the tokens
     alone, and on all of them. Tap ``output`` for the logits [B, L, K]; the recurrent layer itself
     hands on a pair, of which ``rnn[0]`` is the features [B, L, 2 D].
@@ -158,7 +158,7 @@ class TextGRU(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocabulary, embedding)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = nn.GRU(embedding, width, depth, batch_first=True, bidirectional=True)
+        self.rnn = nn.LSTM(embedding, width, depth, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
