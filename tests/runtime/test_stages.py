@@ -205,3 +205,21 @@ def test_every_stage_is_checked() -> None:
 
 def test_the_registry_of_actions_finds_them() -> None:
     assert "freeze" in ACTIONS.names()
+
+
+def test_a_compiled_step_follows_its_stages() -> None:
+    step = compiled()
+    fast = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for leg in ("features", "turns.student", "turns.helper", "turns.student"):
+        if leg != step.stages.leg:
+            step.set_stage(leg)
+        step.eval()
+        assert set(fast(**batch()).losses) == set(step(**batch()).losses)
+        torch.testing.assert_close(fast(**batch()).loss, step(**batch()).loss)
+        grads = []
+        for one in (fast, step):
+            step.zero_grad()
+            one(**batch()).loss.backward()
+            zero = torch.zeros(())
+            grads.append([zero if p.grad is None else p.grad.sum() for p in step.parameters()])
+        torch.testing.assert_close(*grads)
