@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kdgraph.book import Book, Writer, verify
+from kdgraph.book import Book, Header, Writer, verify
 from kdgraph.book.header import FOLDER, HEADER, SHARDS
 from kdgraph.errors import BookError
-from tests.book.small import content, parts, plan, write
+from tests.book.small import COLUMNS, content, parts, plan, write
 
 
 @pytest.fixture
@@ -195,6 +195,20 @@ def test_a_full_disk(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert not verify(tmp_path).damaged
     write(tmp_path)
     assert content(tmp_path) == content(whole)
+
+
+def test_a_file_that_the_system_cuts_off(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    header = Header.plan(COLUMNS, {"weights": "w"}, 2000, 1, batch=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        with pytest.raises(BookError, match=r"(?s)KD765.*too large.*make room"):
+            write(tmp_path, header)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    assert len(write(tmp_path, header)) == 2000
 
 
 def test_too_little_room_is_said_before_anything_is_computed(
