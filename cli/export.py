@@ -40,6 +40,7 @@ def command(
       kdgraph export kd.yaml runs/kd/distilled/seed-0/last.ckpt -o student.safetensors
     """
     import kdgraph
+    from kdgraph.actions._fold import without_actions
     from kdgraph.actions.prune import fit_widths
     from kdgraph.models.load import build_skeleton
     from kdgraph.models.weights import load_weights, save_weights
@@ -62,7 +63,11 @@ def command(
     elif weights.suffix == ".safetensors":
         load_weights(student, weights)
     else:
-        _load_part(student, weights, name)
+        data = _read(weights)
+        if checked.stages:
+            student = _as_actions_left_it(checked, name, data, trust)
+        _load_part(student, data, weights, name)
+        student = without_actions(student)
     save_weights(student, out)
     size = sum(p.numel() for p in student.parameters())
     click.echo(f"{out}  {written.source}, {size:,} parameters, from {weights}")
@@ -89,15 +94,33 @@ def _weights(checkpoint: Path) -> Path:
     raise ModelError.of("KD415", f"{checkpoint} holds none of {', '.join(_IN_A_RUN)}")
 
 
-def _load_part(student: nn.Module, path: Path, name: str) -> None:
-    """Loads the student's part of a checkpoint, which holds more."""
+def _read(path: Path) -> Any:
     import torch
 
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
         said = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelError.of("KD415", f"{path} cannot be read: {said}") from error
+
+
+def _as_actions_left_it(spec: Spec, name: str, data: Any, trust: tuple[str, ...]) -> nn.Module:
+    """The student without values, after the actions that a checkpoint tells of."""
+    from kdgraph.networks import build_networks
+    from kdgraph.runtime.stages import Stages
+
+    nets = build_networks(spec, {}, trust, skeleton=True)
+    for course in _find_part(data, "stages._extra_state").values():
+        Stages(spec, nets, _not_compiled, dict, skeleton=True).set_extra_state(course)
+    return nets[name]
+
+
+def _not_compiled(*_: Any) -> Any:
+    raise AssertionError("networks alone are followed here")
+
+
+def _load_part(student: nn.Module, data: Any, path: Path, name: str) -> None:
+    """Loads the student's part of a checkpoint, which holds more."""
     state = _find_part(data, f"models.{name}.")
     if not state:
         raise ModelError.of("KD416", f"{path} has no weights of a model {name!r}")

@@ -97,6 +97,24 @@ def test_export_of_a_state_dict_of_the_module(run: Run, spec: Path, tmp_path: Pa
     assert torch.equal(plain_output(tmp_path / "out.safetensors"), expected)
 
 
+def test_export_of_a_checkpoint_after_actions(run: Run, spec: Path, tmp_path: Path) -> None:
+    """They are done again to a network without values, and folded as when the run saves it."""
+    import kdgraph
+
+    staged = tmp_path / "staged.yaml"
+    stages = "stages: [{name: a}, {name: b, before: [{use: quantize, modules: student, bits: 3}]}]"
+    staged.write_text(f"{spec.read_text()}{stages}\n")
+    step = kdgraph.compile(staged)
+    step.set_stage("b")
+    torch.save({"state_dict": step.state_dict()}, tmp_path / "m.pt")
+    step.save_student(tmp_path / "saved.safetensors")
+    result = run("export", staged, tmp_path / "m.pt", "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 0, result.output
+    one, other = (load_file(tmp_path / f"{n}.safetensors") for n in ("saved", "out"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_export_refuses_what_does_not_fit(run: Run, spec: Path, done: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     other = ["--set", "models.student.args.width=0.5"]
