@@ -221,6 +221,24 @@ def test_it_is_distilled_like_any_other() -> None:
     torch.testing.assert_close(fast(**batch).loss, step(**batch).loss)
 
 
+def test_a_frozen_teacher_is_quantised_between_stages() -> None:
+    nets = {"teacher": Net(), "student": Net()}
+    second = {"name": "two", "before": [{"use": "quantize", "modules": "teacher", "bits": 1}]}
+    step = kdgraph.compile({**SPEC, "stages": [{"name": "one"}, second]}, models=nets)
+    before = {name: p.detach().clone() for name, p in nets["teacher"].named_parameters()}
+    step.set_stage("two")
+    batch = {"x": torch.randn(4, 1, 6, 6), "y": torch.tensor([0, 1, 2, 0])}
+    out = step(**batch)
+    out.loss.backward()
+    plain = fold(nets["teacher"])
+    assert torch.equal(out.outputs["teacher.logits"], plain(batch["x"]))
+    assert len(torch.unique(plain.get_parameter("block.0.weight"))) == 2
+    for name in ("first", "block.0", "fc"):
+        weight = shadow(nets["teacher"].get_submodule(name))
+        assert torch.equal(weight, before[f"{name}.weight"])
+        assert weight.grad is None
+
+
 def test_patterns_know_a_quantised_weight_by_its_plain_name() -> None:
     stage = {"name": "one", "before": [{"use": "quantize", "modules": "student"}]}
     step = kdgraph.compile({**SPEC, "stages": [stage]}, models={"teacher": Net(), "student": Net()})
