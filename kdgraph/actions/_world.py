@@ -103,7 +103,7 @@ class World:
             kept = [f for f in roots if not types or _kind(f.module) in types]
             if not kept:
                 of = f" of {' or '.join(types)}" if types else ""
-                help = near(path, [f.path for f in every if f.path])
+                help = near(pattern, [f.name for f in every if f.path])
                 self.wrong(f"no module{of} matches {pattern!r}", help)
             found |= {f.name: f for f in kept}
         return list(found.values())
