@@ -91,6 +91,14 @@ def _complete_pass(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [name for name, fits in chosen.items() if fits and name.startswith(incomplete)]
 
 
+book_option = click.option(
+    "--book",
+    type=click.Path(path_type=Path),
+    metavar="BOOK",
+    help="The folder of a book (`kdgraph book build`), which is read in the place of teachers.",
+)
+
+
 stage_option = click.option(
     "--stage",
     metavar="STAGE",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdgraph.cli._options import compilation, out_option, spec_argument, stage_option
+from kdgraph.cli._options import book_option, compilation, out_option, spec_argument, stage_option
 
 
 @click.command("compile")
@@ -16,7 +16,10 @@ from kdgraph.cli._options import compilation, out_option, spec_argument, stage_o
 @out_option("DIR", "The folder to write; one from an earlier compilation is replaced.")
 @compilation
 @stage_option
-def command(spec: str, out: Path, stage: str | None, how: Mapping[str, Any]) -> None:
+@book_option
+def command(
+    spec: str, out: Path, stage: str | None, book: Path | None, how: Mapping[str, Any]
+) -> None:
     r"""Compiles a spec, with its weights, into a folder.
 
     \b
@@ -37,7 +40,7 @@ def command(spec: str, out: Path, stage: str | None, how: Mapping[str, Any]) -> 
     from kdgraph.spec.read import load_spec
     from kdgraph.visual import write_build
 
-    step = kdgraph.compile(spec, **how)
+    step = kdgraph.compile(spec, book=book, **how)
     legs = [*step.stages.legs()] if step.stages else [""]
     if stage is not None:
         stage_of(load_spec(spec, set=how["set"]), stage)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdgraph.cli._options import compilation, out_option, spec_argument, stage_option
+from kdgraph.cli._options import book_option, compilation, out_option, spec_argument, stage_option
 
 _FORMS = {".dot": "dot", ".mmd": "mermaid", ".svg": "svg"}
 
@@ -25,7 +25,15 @@ _FORMS = {".dot": "dot", ".mmd": "mermaid", ".svg": "svg"}
 )
 @compilation
 @stage_option
-def command(spec: str, out: Path, depth: int, stage: str | None, how: Mapping[str, Any]) -> None:
+@book_option
+def command(
+    spec: str,
+    out: Path,
+    depth: int,
+    stage: str | None,
+    book: Path | None,
+    how: Mapping[str, Any],
+) -> None:
     r"""Draws the compiled graph: models, taps, adapters, signals, losses, total.
 
     What the passes cut off is drawn faded. DOT and Mermaid are text and need nothing more; SVG
@@ -44,7 +52,7 @@ def command(spec: str, out: Path, depth: int, stage: str | None, how: Mapping[st
     import kdgraph
     from kdgraph import visual
 
-    drawn = visual.picture(kdgraph.plan(spec, stage=stage, **how), depth=depth)
+    drawn = visual.picture(kdgraph.plan(spec, stage=stage, book=book, **how), depth=depth)
     text: str = getattr(visual, form)(drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")

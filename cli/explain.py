@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdgraph.cli._costs import cost_tables
-from kdgraph.cli._options import compilation, format_option, spec_argument, stage_option
+from kdgraph.cli._options import (
+    book_option,
+    compilation,
+    format_option,
+    spec_argument,
+    stage_option,
+)
 from kdgraph.cli._show import console, count, dims, new_table, print_json
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 @spec_argument
 @compilation
 @stage_option
+@book_option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -27,7 +35,12 @@ if TYPE_CHECKING:
 )
 @format_option
 def command(
-    spec: str, how: Mapping[str, Any], stage: str | None, batch: int | None, form: str
+    spec: str,
+    how: Mapping[str, Any],
+    stage: str | None,
+    book: Path | None,
+    batch: int | None,
+    form: str,
 ) -> None:
     r"""Says what a spec compiles to, and why it looks as it does.
 
@@ -45,7 +58,7 @@ def command(
     import kdgraph
     from kdgraph.visual import manifest
 
-    facts = manifest(kdgraph.plan(spec, stage=stage, **how), batch=batch)
+    facts = manifest(kdgraph.plan(spec, stage=stage, book=book, **how), batch=batch)
     if form == "json":
         print_json(facts)
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdgraph.cli._options import compilation, format_option, out_option, spec_argument
+from kdgraph.cli._options import book_option, compilation, format_option, out_option, spec_argument
 from kdgraph.cli._show import print_json
 
 
@@ -20,11 +20,7 @@ from kdgraph.cli._show import print_json
 @click.option("--compare", is_flag=True, help="Also trains each student on the labels alone.")
 @click.option("--resume", is_flag=True, help="Goes on from the checkpoints in DIR, exactly.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--book",
-    metavar="BOOK",
-    help="Reads what `kdgraph book build` wrote, a folder or a URL; no teacher is built.",
-)
+@book_option
 @compilation
 @format_option
 def command(

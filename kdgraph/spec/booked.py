@@ -83,6 +83,7 @@ def with_book(spec: Spec, columns: Collection[Kept]) -> Spec:
     changed["models"] = {n: _with_input(spec, n) for n in kept}
     changed["stages"] = tuple(_stage(s, names, changed["models"]) for s in spec.stages)
     changed["train"] = _train(spec, kept)
+    changed["book"] = spec.book and spec.book.model_copy(update={"store": {}})
     old = {n: e for n, e in spec.batch.items() if n in _read(spec)}
     now = _read(spec.model_copy(update=changed))
     gone = {n for n in old if n not in now and not spec.batch[n].classes}

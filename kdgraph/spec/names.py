@@ -63,8 +63,9 @@ class Names:
     def resolve(self, keys: Keys, ref: str) -> Diagnostic | None:
         """What is wrong with a reference, if anything."""
         owner, dot, part = ref.partition(".")
+        entry = not dot and owner in self._all["batch"]  # it may be taught by, not be taught
         if keys[0] == "links" and (
-            owner in self._all["links"] or (not dot and owner in self._all["batch"])
+            owner in self._all["links"] or (entry and keys[-1] == "student")
         ):
             return self._error(keys, f"a link joins taps or signals, not {ref!r}", None)
         if keys[-1] == "link" and owner not in (links := self._all["links"]):

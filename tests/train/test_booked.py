@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdgraph
 import kdgraph.train
 from kdgraph.book import Book
+from kdgraph.cli.main import main
 from kdgraph.errors import BookError, DataError
 from kdgraph.models.load import build_model
 from kdgraph.models.weights import save_weights
@@ -305,3 +307,13 @@ def test_the_book_is_of_the_rows_as_they_lie(made: Path) -> None:
     book = Book.open(made / "book")
     assert (len(book), book.views) == (110, 2)
     assert {c.name for c in book.columns} == {"target", "teacher.mid"}
+
+
+def test_commands_take_a_book(made: Path, tmp_path: Path) -> None:
+    spec, book = str(made / "kd.yaml"), ["--book", str(made / "book")]
+    for command, out in (("draw", "kd.dot"), ("compile", "build"), ("explain", "")):
+        place = ["-o", str(tmp_path / out)] if out else []
+        done = CliRunner().invoke(main, [command, spec, *place, *book])
+        assert done.exit_code == 0, done.output
+    assert "teacher_mid" in (tmp_path / "kd.dot").read_text()
+    assert [str(d) for d in kdgraph.check(tmp_path / "build" / "spec.lock.yaml")] == []
