@@ -90,6 +90,8 @@ class Graft(Action):
         for place, scion in zip(places, scions, strict=True):
             if not place.path:
                 world.wrong(f"{place.name!r} is a whole network, not a part of one")
+            if not world.spec.is_learning(place.model):
+                world.wrong(f"{place.model!r} is never trained, so no graft in it would learn")
             if place.model == scion.model:
                 world.wrong(f"{scion.name!r} is of the very network that it is to be grafted into")
             for name, around in world.nets[place.model].named_modules():

@@ -254,6 +254,7 @@ def test_a_value_that_others_read_stays_what_it_is() -> None:
     [
         ({"at": ["student"], "scion": ["scion"]}, "whole network"),
         ({"at": ["student.block3"], "scion": ["student.block4"]}, "of the very network"),
+        ({"at": ["teacher.block3"], "scion": ["scion.block3"]}, "'teacher' is never trained"),
         ({"at": ["student.block3"], "scion": ["scion.block[34]"]}, "1 modules .* by 2"),
         ({"at": ["student.blok3"], "scion": ["scion.block3"]}, "no module matches 'student.blok3'"),
         ({"at": ["student.block3"], "scion": ["scion.classifier"]}, "does not fit"),
