@@ -317,3 +317,29 @@ def test_commands_take_a_book(made: Path, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
     assert "teacher_mid" in (tmp_path / "kd.dot").read_text()
     assert [str(d) for d in kdgraph.check(tmp_path / "build" / "spec.lock.yaml")] == []
+
+
+def test_stages_on_a_book_are_bit_equal(folder: Path, losses: list[Tensor]) -> None:
+    stages = """\
+stages:
+  - {name: features, epochs: 1, losses: {label: 0, soft: 0}, trainable: {teacher: false}}
+  - {name: labels, epochs: 2, losses: {hint: 0}, before: [{use: reinit, modules: student.fc}]}
+"""
+    (folder / "kd.yaml").write_text(CNN + stages)
+    first = go(folder, "live", book=False).runs[0].metrics
+    assert go(folder, "booked").runs[0].metrics == first
+    assert len(losses) == 30
+    assert torch.equal(torch.stack(losses[:15]), torch.stack(losses[15:]))
+
+
+def test_mixed_rows_take_mixed_values(folder: Path) -> None:
+    text = CNN.replace("augment: {shift: 1}", "transforms: [{use: mixup, alpha: 1}]")
+    text = text.replace("classes: 10}", """classes: 10}
+  label_b: {shape: [B], dtype: int64, classes: 10}
+  mix: {shape: [B]}""", 1).replace("seed: 3}", "linear_mix: true}")  # fmt: skip
+    (folder / "kd.yaml").write_text(
+        text.replace("epochs: 4", "evaluate: {target: label}, epochs: 4")
+    )
+    shutil.rmtree(folder / "book")
+    build_book(folder / "kd.yaml", out=folder / "book", device="cpu")
+    assert go(folder, "booked", steps=3).runs[0].steps == 3

@@ -64,6 +64,23 @@ def test_its_randomness_is_the_generators_alone(transform: Transform) -> None:
     assert all(torch.equal(before[name], value) for name, value in kept.items())
 
 
+def test_a_row_depends_on_what_its_scope_says(transform: Transform) -> None:
+    assert transform.scope() in ("row", "none", "mix")
+    before, other = rows(6), rows(6)
+    for value in other.values():
+        value[3:] = value[3:].flip(0)
+    first, second = (transform.apply(dict(batch), seeded("t")) for batch in (before, other))
+    if transform.scope() == "mix":
+        whole = transform.along(dict(before) | {"more": before["image"]}, seeded("t"), ["more"])
+        assert torch.equal(whole["image"], first["image"])
+        assert torch.equal(whole["more"], first["image"])
+    elif transform.scope() == "row":
+        assert all(torch.equal(first[name][:3], second[name][:3]) for name in first)
+    else:
+        assert all(torch.equal(first[name], second[name]) for name in transform.adds())
+        assert all(torch.equal(first[name], before[name]) for name in before)
+
+
 def test_a_column_that_is_not_there(transform: Transform) -> None:
     with pytest.raises(DataError, match="KD711"):
         transform.columns(("images", "labels"))
