@@ -79,7 +79,7 @@ def follow(spec: Spec, model: str, net: nn.Module, path: str) -> Flow:
     Raises:
         Stuck: with the reason why the neurons cannot be removed.
     """
-    inputs, entries = _inputs(spec, model, net)
+    inputs, entries = example_inputs(spec, model, net)
     roles = [name for name in spec.models if spec.network(name) == model]
     taps = {f"{r}.{t}": text for r in roles for t, text in spec.models[r].taps.items()}
     opened: set[type] = set()
@@ -107,15 +107,17 @@ def in_eval(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _inputs(spec: Spec, model: str, net: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+def example_inputs(
+    spec: Spec, model: str, net: nn.Module, batch: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
     """Examples for the arguments of a network's forward, and the batch entries they stand for."""
     written = spec.inputs(model)
     if isinstance(written, str):
         first = next(iter(inspect.signature(net.forward).parameters), "input")
         written = {first: written}
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    batch = example_batch(spec, device)
-    return {name: batch[entry] for name, entry in written.items()}, list(written.values())
+    entries = example_batch(spec, device, batch)
+    return {name: entries[entry] for name, entry in written.items()}, list(written.values())
 
 
 _LAYER, _WHOLE = "the layer", "the whole output"

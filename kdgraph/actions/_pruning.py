@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from kdgraph.actions._flops import flops
 from kdgraph.actions._flow import Flow, follow
 from kdgraph.actions._spots import Spot, Stuck
 from kdgraph.actions._widths import settle
@@ -70,6 +71,14 @@ def cut(world: World, flow: Flow, keep: Tensor, means: Mapping[str, Tensor]) -> 
             else:
                 setattr(module, name, pick(old))
         settle(module)
+
+
+def size(world: World, model: str) -> dict[str, int]:
+    """What a network has and does, by unit."""
+    net = world.nets[model]
+    cost = flops(world.spec, model, net)
+    known = {} if cost is None else {"FLOPs a sample": cost}
+    return {"parameters": sum(p.numel() for p in net.parameters()), **known}
 
 
 def _places(neurons: Tensor, spot: Spot) -> Tensor:

@@ -70,7 +70,7 @@ class Prune(Action):
         return decided
 
     def apply(self, world: World, decided: Mapping[str, Any]) -> list[str]:
-        from kdgraph.actions._pruning import cut, plan
+        from kdgraph.actions._pruning import cut, plan, size
 
         lines = []
         for found in self._layers(world) if decided else ():
@@ -79,14 +79,14 @@ class Prune(Action):
             flow = plan(world, found, fold=self.fold_mean)
             if flow.width != what["width"]:
                 world.wrong(f"{found.name!r} has {flow.width} neurons, not {what['width']}")
-            net = world.nets[found.model]
-            before = sum(p.numel() for p in net.parameters())
+            before = size(world, found.model)
             cut(world, flow, what["keep"], what["means"])
-            after = sum(p.numel() for p in net.parameters())
+            after = size(world, found.model)
             kind = "neurons" if type(found.module).__name__ == "Linear" else "channels"
+            changes = [f"{b:,} -> {after[unit]:,} {unit}" for unit, b in before.items()]
             lines.append(
                 f"{found.name}: {flow.width} -> {len(what['keep'])} {kind}, "
-                f"{found.model}: {before:,} -> {after:,} parameters"
+                f"{found.model}: {', '.join(changes)}"
             )
         return lines
 

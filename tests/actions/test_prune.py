@@ -124,7 +124,10 @@ def test_known_network() -> None:
     decided = action.decide(here)
     assert decided["student.fc1"]["keep"].tolist() == [0, 1, 3]
     lines = action.apply(here, decided)
-    assert lines == ["student.fc1: 4 -> 3 neurons, student: 27 -> 21 parameters"]
+    # two operations for each of 2 x 4 and 4 x 3 weights, and then of 2 x 3 and 3 x 3
+    assert lines == [
+        "student.fc1: 4 -> 3 neurons, student: 27 -> 21 parameters, 40 -> 30 FLOPs a sample"
+    ]
     torch.testing.assert_close(net(GIVEN), before, rtol=0, atol=1e-15)
     known = [[-1.075, 1.65, 0.13], [-0.05, 0.7, 0.12]]
     torch.testing.assert_close(net(GIVEN), torch.tensor(known, dtype=DOUBLE), rtol=0, atol=1e-12)
