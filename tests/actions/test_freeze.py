@@ -124,6 +124,37 @@ def test_a_gradient_at_hand_is_dropped() -> None:
     assert layer.weight.grad is None
 
 
+class Opaque(nn.Module):
+    """Cannot be traced with proxies, so that its graph is an exported one, with one mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm, self.drop = nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError
+        out: Tensor = self.norm(self.drop(self.fc(x)))
+        return out
+
+
+def test_a_graph_of_one_mode_has_frozen_norms_in_the_other() -> None:
+    text = copy.deepcopy(SPEC)
+    text["models"]["student"]["taps"]["mid"] = "drop"
+    action = {"use": "freeze", "modules": "student.norm"}
+    text["stages"] = [{"name": "one"}, {"name": "two", "before": [action]}]
+    student = Opaque()
+    step = kdgraph.compile(text, models={"student": student})
+    assert step.report.captures["student"].mode_dependent
+    step.set_stage("two")
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    after = trained(step, torch.optim.SGD(step.parameters(), lr=0.1))
+    assert changed(before, after) == {"fc.weight", "fc.bias"}
+    x = torch.randn(4, 3)
+    out = step.eval()(x=x, label=torch.tensor([0, 1, 0, 1])).outputs
+    torch.testing.assert_close(out["student.logits"], student(x))
+
+
 def test_a_layer_may_be_quantised_while_it_is_frozen() -> None:
     student = net()
     here = world(student)
