@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import kdgraph
 from kdgraph.actions._fake_quantize import best_step, quantizer, shadow
 from kdgraph.actions._fold import fold
+from kdgraph.actions._world import World
+from kdgraph.actions.quantize import Quantize
 from kdgraph.models.load import build_model
 from kdgraph.train import run
 
@@ -48,6 +50,29 @@ def test_known_losses(
         # what a schedule moves is float32 in every step: 1 - 9/10 has seven digits
         loose = rel if epoch < 9 else max(rel, 1e-7)
         assert step(**given).loss.item() == pytest.approx(value, rel=loose)
+
+
+@pytest.mark.parametrize(
+    ("levels", "delta", "codes"),
+    [(3, 0.7166666666666667, [-1, 0, 0, 1, 1]), (7, 6.3 / 23, [-3, -1, 0, 2, 3])],
+)
+def test_known_steps(levels: int, delta: float, codes: list[int]) -> None:
+    """By the action as it ships: the first layer and the last stay what they are."""
+    weight = torch.tensor([[-0.9, -0.3, 0.1, 0.45, 0.8]], dtype=torch.float64)
+    names = {"conv1": nn.Linear(2, 2), "layer": nn.Linear(5, 1), "fc": nn.Linear(2, 2)}
+    net = nn.Sequential()
+    for name, layer in names.items():
+        net.add_module(name, layer)
+    names["layer"].weight = nn.Parameter(weight)
+    spec = kdgraph.load_spec(SHIPPED[levels])
+    (action,) = spec.stages[1].before
+    assert isinstance(action, Quantize)
+    world = World(spec, {"student": net})
+    decided = action.decide(world)
+    assert decided == {"delta": {"student.layer": pytest.approx(delta, rel=1e-12)}}
+    action.apply(world, decided)
+    found = fold(net).get_parameter("layer.weight")
+    assert (found / delta).tolist() == [pytest.approx(codes, rel=1e-12)]
 
 
 def batch() -> dict[str, Tensor]:
