@@ -6,6 +6,7 @@ little else. Whatever the passes left out of the graph is drawn faded.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -244,10 +245,12 @@ class _Fold:
             for model in self.spec.networks:
                 rows = parted(record.before, model)
                 nodes = [n for n in gone if owner_of(n) == model and n.op != "get_attr"]
-                nodes = [n for n in nodes if n not in rows and n.target is not apart]
+                # a part of a tuple that is not taken is no work left out
+                idle = (apart, operator.getitem)
+                nodes = [n for n in nodes if n not in rows and n.target not in idle]
                 if not nodes:
                     continue
-                title = path_words([str(n.meta.get("kd_path", "")) for n in nodes])
+                title = path_words([str(n.meta.get("kd_path", "")) for n in nodes]) or "forward"
                 role = role_of(nodes[0])
                 lines = (f"{len(nodes)} operations", "cut: nothing reads them")
                 box = Box(f"{model}_cut", title, lines, role, model, faded=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import networkx as nx
+from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.runtime.report import Report
@@ -25,6 +26,31 @@ def test_what_is_cut_is_faded(report: Report) -> None:
     assert cut.cluster == "teacher"
     assert cut.title == "layer3 ... fc"
     assert [a.source for a in drawn.arrows if a.target == cut.id and a.faded] != []
+
+
+class Recurrent(nn.Module):
+    """Of the pair that the layer gives, one part goes on; behind the tap, some arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0] * 2 + 1  # type: ignore[no-any-return]
+
+
+def test_a_part_of_a_tuple_is_not_work_that_is_cut() -> None:
+    """And work of the model itself, in no module of its own, has a name."""
+    spec = {
+        "kdgraph": 1,
+        "name": "recurrent",
+        "batch": {"x": {"shape": ["B", "L", 4]}},
+        "models": {"teacher": {"taps": {"mid": "rnn[0]"}}, "student": {"taps": {"out": "output"}}},
+        "losses": {"hint": {"use": "hint", "student": "student.out", "teacher": "teacher.mid"}},
+    }
+    step = kdgraph.compile(spec, models={"teacher": Recurrent(), "student": Recurrent()})
+    cut = [(b.title, b.lines[0]) for b in picture(step.report).boxes if b.faded]
+    assert cut == [("forward", "2 operations")]
 
 
 def test_parts_say_what_they_are(report: Report) -> None:
