@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from kdgraph.spec.entry import SIGNALS, Entry
 from kdgraph.spec.frontier import readers
 from kdgraph.spec.language import BatchEntry, LinkSpec, ModelSpec, Spec
+from kdgraph.spec.legs import actions, targets
 from kdgraph.spec.stages import PhaseSpec, StageSpec
 from kdgraph.spec.tree import Places
 from kdgraph.spec.types import SIDES
@@ -156,8 +157,10 @@ def _stage(stage: StageSpec, names: Mapping[str, str], models: Collection[str]) 
 
 
 def _used(spec: Spec) -> Iterator[str]:
-    """The models, links, signals and batch entries that the edges need."""
-    return _closure(spec, readers(spec))
+    """The models, links, signals and batch entries that edges and actions need."""
+    acts = (action for stage in spec.stages for _, action in actions(stage))
+    yield from (model for action in acts for _, model in targets(action))
+    yield from _closure(spec, readers(spec))
 
 
 def _closure(spec: Spec, references: Iterable[str]) -> Iterator[str]:

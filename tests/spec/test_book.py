@@ -174,6 +174,9 @@ stages:
 """
     found = with_book(load_spec(TEXT + stages), ALL)
     assert found.stages[0].trainable == {"student": True}
+    load = "\nstages:\n  - {name: first, before: [{use: load, module: student, of: one}]}\n"
+    found = with_book(load_spec(TEXT + load), ALL)
+    assert list(found.models) == ["one", "student"]  # which is looked at, and not run
     trained = "\nstages:\n  - {name: first, epochs: 1, trainable: {one: true}}\n"
     spec = load_spec(TEXT + trained)
     assert list(stored(spec)) == ["two.logits"]  # the rest depends on `one`, which now learns
