@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels methods constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book methods constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ bench-compile: $(FULL) ## the time that kdgraph.compile takes; writes benchmarks
 bench-kernels: $(FULL) ## the kernels, on a GPU; writes benchmarks/results/
 	$(BIN)/python benchmarks/kernels.py --output benchmarks/results
 	$(BIN)/python benchmarks/performance_page.py
+
+bench-book: $(FULL) ## a book beside a live teacher and a cache of files; writes benchmarks/results/
+	$(ALONE) $(BIN)/python benchmarks/book.py --output benchmarks/results
+	$(BIN)/python benchmarks/books_page.py
 
 methods: $(FULL) ## train every method over 3 seeds; writes docs/methods/results.md
 	$(BIN)/python benchmarks/run_methods.py

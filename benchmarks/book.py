@@ -93,7 +93,7 @@ def main() -> None:
             print(f"{row['case']:<16} {figures}: {row['ratio']:.3g} times better{target}")
     if options.output:
         path = options.output / f"book-{slug(hardware(torch.device('cpu')))}.json"
-        content = {"machine": told(torch.device("cpu"), "safetensors"), "cases": rows}
+        content = {"environment": told(torch.device("cpu"), "safetensors"), "cases": rows}
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -14,6 +14,7 @@ import importlib
 import json
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+# where PYTHONSAFEPATH is set, the folder of a script is not on the path
+sys.path.append(str(Path(__file__).parent))
+
+from versus.machine import hardware, slug, told
 
 Read = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=200, help="batches read with each")
     parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="for a file of the results")
     options = parser.parse_args()
     chance = np.random.default_rng(0)
     rows = chance.standard_normal((options.rows, options.classes), np.float32).astype(np.float16)
@@ -46,7 +54,14 @@ def main() -> None:
         except ImportError:
             continue
         with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), 0, rows[:32])  # some import more on first use
+        with tempfile.TemporaryDirectory() as folder:
             found.append({"case": name, **measure(Path(folder), rows, write, opened, options)})
+    if options.output:
+        cpu = torch.device("cpu")
+        path = options.output / f"book_containers-{slug(hardware(cpu))}.json"
+        facts = told(cpu, "safetensors", "pyarrow", "zarr", "pylance")
+        path.write_text(json.dumps({"environment": facts, "cases": found}, indent=2) + "\n")
     if options.format == "json":
         print(json.dumps(found, indent=2))
         return
