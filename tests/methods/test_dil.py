@@ -259,6 +259,14 @@ SMALL = [
 
 
 def test_it_trains(tmp_path: Path) -> None:
-    result = run(SPEC, out=tmp_path, set=SMALL, steps=3, device="cpu")
-    assert result.runs[0].steps == 3
+    """Through all stages, with turns of a batch each: two steps by themselves, two together."""
+    spec: dict[str, Any] = yaml.safe_load(SPEC.read_text())
+    apart, together = spec["stages"]
+    apart["epochs"] = together["epochs"] = 1
+    del together["rounds"]
+    for phase in together["phases"]:
+        del phase["epochs"]
+        phase["steps"] = 1
+    result = run(spec, out=tmp_path, set=SMALL, device="cpu")
+    assert result.runs[0].steps == 4
     assert 0 <= result.runs[0].metrics["accuracy"] <= 1
