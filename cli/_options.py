@@ -93,9 +93,8 @@ def _complete_pass(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 book_option = click.option(
     "--book",
-    type=click.Path(path_type=Path),
     metavar="BOOK",
-    help="The folder of a book (`kdgraph book build`), which is read in the place of teachers.",
+    help="The folder or URL of a book (`kdgraph book build`), read in the place of teachers.",
 )
 
 

@@ -18,7 +18,7 @@ from kdgraph.cli._options import book_option, compilation, out_option, spec_argu
 @stage_option
 @book_option
 def command(
-    spec: str, out: Path, stage: str | None, book: Path | None, how: Mapping[str, Any]
+    spec: str, out: Path, stage: str | None, book: str | None, how: Mapping[str, Any]
 ) -> None:
     r"""Compiles a spec, with its weights, into a folder.
 

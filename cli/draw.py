@@ -31,7 +31,7 @@ def command(
     out: Path,
     depth: int,
     stage: str | None,
-    book: Path | None,
+    book: str | None,
     how: Mapping[str, Any],
 ) -> None:
     r"""Draws the compiled graph: models, taps, adapters, signals, losses, total.

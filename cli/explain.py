@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,7 +37,7 @@ def command(
     spec: str,
     how: Mapping[str, Any],
     stage: str | None,
-    book: Path | None,
+    book: str | None,
     batch: int | None,
     form: str,
 ) -> None:
