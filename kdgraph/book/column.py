@@ -100,7 +100,10 @@ class Column:
             BookError: KD768 values that are not finite, or too large for what they are kept in.
         """
         values = values.detach().cpu()
-        assert values.shape[1:] == self.shape, (self, values.shape)
+        if values.shape[1:] != self.shape:
+            message = f"{self.name!r} is {list(values.shape[1:])}, and {list(self.shape)} elsewhere"
+            help = "a book keeps what has one size in every batch"
+            raise BookError.of("KD768", message, help=help)
         if self.dtype in _EXACT:
             return {self.name: values.to(getattr(torch, self.dtype))}
         values = values.float()

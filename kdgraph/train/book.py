@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from kdgraph.book import Column, Header, Writer
-from kdgraph.book.header import in_units
+from kdgraph.book import Header, Writer
+from kdgraph.book.files import cannot, locked
+from kdgraph.book.header import differing, in_units
 from kdgraph.errors import BookError
-from kdgraph.runtime.teachers import TeachersModule
-from kdgraph.spec.book import StoreSpec
 from kdgraph.spec.frontier import stored
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
@@ -31,7 +29,7 @@ from kdgraph.train.provenance import provenance
 from kdgraph.train.ranks import Place
 from kdgraph.train.runner import check_training, with_weights
 from kdgraph.train.session import Setting
-from kdgraph.train.shards import Source
+from kdgraph.train.shards import Source, column_of
 from kdgraph.train.teacher import train_teachers
 
 TEACHERS = "teachers"  # the folder in a book for teachers that are trained for it
@@ -165,13 +163,14 @@ def prepare(
     board = Board(console if place.rank == 0 else None)
     data, splits = open_data(spec, trust)
     book = views_of(spec, data)  # what it refuses is refused before anything is trained
+    _refuse_other(out, provenance(spec, data, splits, list(wanted), {}))
     setting = Setting(data, splits, None, True, device, board, without, also)
     ready = with_weights(spec, _teachers(spec, out / TEACHERS, setting, trust, place))
     module = compile_teachers(ready, list(wanted), trust=trust, without=without, also=also)
     data = _read_so(data, batch_size, workers)
     source = Source(splits.train, data, book, module.to(place.device), place.device)
     module.look(source.first())
-    columns = tuple(_column(name, kept, module, spec) for name, kept in wanted.items())
+    columns = tuple(column_of(name, kept, module, spec) for name, kept in wanted.items())
     header = Header.plan(
         columns, provenance(spec, data, splits, list(wanted), module.networks),
         len(splits.train), book.views or 1, data.batch_size,
@@ -188,6 +187,20 @@ def _folder(out: str | Path) -> Path:
     return Path(out)
 
 
+def _refuse_other(out: Path, expected: Mapping[str, str]) -> None:
+    """Refuses a folder that holds another book, before teachers are trained in it.
+
+    Raises:
+        BookError: KD763 with what differs of all that is known without the teachers.
+    """
+    try:
+        there = Header.read(out)
+    except BookError:  # none, or a damaged one, which is written again
+        return
+    if found := differing(there.fingerprint, expected, f"book in {str(out)!r}"):
+        raise BookError(found)
+
+
 def _teachers(
     spec: Spec, folder: Path, setting: Setting, trust: Collection[str], place: Place
 ) -> dict[str, Path]:
@@ -199,30 +212,12 @@ def _teachers(
         help = "run the same command without torchrun until it says the size of the book"
         raise BookError.of("KD760", message, help=help)
     check_training(spec)
-    with setting.board.open():
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot(folder, error) from error
+    with locked(folder, alone=place.world == 1), setting.board.open():
         return train_teachers(spec, folder, setting, trust, compare=False)[1]
-
-
-def _column(name: str, kept: StoreSpec, module: TeachersModule, spec: Spec) -> Column:
-    """How one value is kept.
-
-    Raises:
-        BookError: KD760 when it cannot be kept so.
-    """
-    shape, dtype = tuple(module.shapes[name]), module.dtypes[name]
-    span = spec.key_span("book", "store", name)
-    if not dtype.is_floating_point:
-        exact: Any = "bool" if dtype == torch.bool else "int64"
-        if kept != StoreSpec():
-            message = f"{name!r} is of whole numbers, which are kept exactly"
-            raise BookError.of("KD760", message, span=span, help=f"write `{name}: {{}}`")
-        return Column(name, shape, exact)
-    if kept.top_k is None:
-        return Column(name, shape, kept.dtype)
-    if not shape or kept.top_k > shape[-1]:
-        message = f"{name!r} of {list(shape)} has no {kept.top_k} classes to keep"
-        raise BookError.of("KD760", message, span=span)
-    return Column(name, shape, kept.dtype, "top_k", kept.top_k)
 
 
 def _read_so(data: DataSet, batch_size: int | None, workers: int | None) -> DataSet:

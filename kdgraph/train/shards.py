@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from kdgraph.book import Column, Shard
 from kdgraph.book.writer import joined
 from kdgraph.errors import BookError
 from kdgraph.runtime.teachers import TeachersModule
-from kdgraph.spec.book import BookSpec
+from kdgraph.spec.book import BookSpec, StoreSpec
+from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import Split
 from kdgraph.train.data._views import view_loader
 from kdgraph.train.data.base import DataSet
@@ -91,3 +93,25 @@ def stretches(shards: Sequence[Shard]) -> list[list[Shard]]:
         else:
             found.append([shard])
     return found
+
+
+def column_of(name: str, kept: StoreSpec, module: TeachersModule, spec: Spec) -> Column:
+    """How one value is kept.
+
+    Raises:
+        BookError: KD760 when it cannot be kept so.
+    """
+    shape, dtype = tuple(module.shapes[name]), module.dtypes[name]
+    span = spec.key_span("book", "store", name)
+    if not dtype.is_floating_point:
+        exact: Any = "bool" if dtype == torch.bool else "int64"
+        if kept != StoreSpec():
+            message = f"{name!r} is of whole numbers, which are kept exactly"
+            raise BookError.of("KD760", message, span=span, help=f"write `{name}: {{}}`")
+        return Column(name, shape, exact)
+    if kept.top_k is None:
+        return Column(name, shape, kept.dtype)
+    if not shape or kept.top_k > shape[-1]:
+        message = f"{name!r} of {list(shape)} has no {kept.top_k} classes to keep"
+        raise BookError.of("KD760", message, span=span)
+    return Column(name, shape, kept.dtype, "top_k", kept.top_k)

@@ -11,11 +11,12 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from kdgraph.book import Book, Column, verify
+from kdgraph.book.files import locked
 from kdgraph.book.header import FOLDER
 from kdgraph.errors import BookError
 from kdgraph.spec.read import load_spec
 from kdgraph.teachers import compile_teachers
-from kdgraph.train.book import build_book
+from kdgraph.train.book import TEACHERS, build_book
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._views import view_loader, views_of
 from tests.book.small import content
@@ -152,3 +153,36 @@ def test_values_that_are_not_finite_are_named(spec: Path, tmp_path: Path) -> Non
 def test_a_store_is_no_folder(spec: Path) -> None:
     with pytest.raises(BookError, match=re.escape("'s3://bucket/kd' is none")):
         build_book(spec, out="s3://bucket/kd")
+
+
+TRAINED = ["train.teacher={epochs: 1}", "models.teacher.weights=null", "book.views=1"]
+
+
+def test_teachers_are_trained_first_and_once(spec: Path, tmp_path: Path) -> None:
+    build_book(spec, out=tmp_path, set=TRAINED)
+    weights = tmp_path / TEACHERS / "teacher" / "weights.safetensors"
+    trained = content(tmp_path)
+    with pytest.raises(BookError, match=r"KD763.*'weights\.teacher\.training'"):
+        build_book(spec, out=tmp_path, set=["train.teacher={epochs: 2}", *TRAINED[1:]])
+    assert content(tmp_path) == trained  # neither the book nor its teachers
+    assert build_book(spec, out=tmp_path, set=TRAINED).computed == 0
+    checked = load_spec(spec, set=[f"models.teacher.weights={weights}", "book.views=1"])
+    module = compile_teachers(checked, ["teacher.mid"])
+    data, splits = open_data(checked)
+    ids, batch = next(iter(view_loader(splits.train, data, views_of(checked, data), 0)))
+    live, kept = module(**batch)["teacher.mid"], Book.open(tmp_path).rows(ids)["teacher.mid"]
+    assert torch.equal(live, kept)
+
+
+def test_two_builders_do_not_train_teachers_at_once(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / TEACHERS).mkdir()
+    with locked(tmp_path / TEACHERS, alone=True), pytest.raises(BookError, match="KD766"):
+        build_book(spec, out=tmp_path, set=TRAINED)
+
+
+def test_ranks_need_trained_teachers(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BookError, match=r"KD760.*still to be trained"):
+        build_book(spec, out=tmp_path, set=TRAINED)

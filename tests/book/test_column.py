@@ -95,3 +95,5 @@ def test_what_does_not_fit_is_refused() -> None:
         Column("t", (1,), "float16").encode(torch.tensor([[1e5]]))
     with pytest.raises(BookError, match=r"KD768.*not finite"):
         Column("t", (1,)).encode(torch.tensor([[float("nan")]]))
+    with pytest.raises(BookError, match=r"KD768.*'t' is \[3\], and \[2\] elsewhere"):
+        Column("t", (2,)).encode(torch.zeros(4, 3))
