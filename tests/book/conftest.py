@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.book.small import write
+
+if not (find_spec("lightning") and find_spec("sklearn")):
+    collect_ignore = ["test_build.py"]  # which loads data and may train
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from pathlib import Path
+from time import sleep
 
 import pytest
 import torch
@@ -13,17 +15,15 @@ from safetensors.torch import load_file, save_file
 from kdgraph.book import Book, Column, verify
 from kdgraph.book.files import locked
 from kdgraph.book.header import FOLDER
-from kdgraph.errors import BookError
+from kdgraph.errors import BookError, DataError
 from kdgraph.spec.read import load_spec
 from kdgraph.teachers import compile_teachers
 from kdgraph.train.book import TEACHERS, build_book
+from kdgraph.train.counting import counted
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._views import view_loader, views_of
 from tests.book.small import content
 from tests.book.teachers import spec_in
-
-pytest.importorskip("lightning")
-pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,23 @@ def test_ranks_need_trained_teachers(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BookError, match=r"KD760.*still to be trained"):
         build_book(spec, out=tmp_path, set=TRAINED)
+
+
+def test_a_device_that_is_not_there(spec: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"KD710.*'cuda:99' cannot be used"):
+        build_book(spec, out=tmp_path, device="cuda:99")
+
+
+def test_a_terminal_shows_rate_and_time_left() -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with counted(console, "teachers", 100) as tick:
+        tick(40)
+        sleep(0.6)  # longer than the bar takes to be drawn anew
+        tick(10)
+        sleep(0.6)
+    shown = screen.getvalue()
+    assert "teachers" in shown
+    assert "50/100" in shown
+    assert re.search(r"\d/s", shown)
+    assert re.search(r"0:00:0\d", shown)
