@@ -70,7 +70,7 @@ def build(
     from rich.console import Console
 
     from kdgraph.book.header import in_units
-    from kdgraph.train.book import build_book
+    from kdgraph.train import build_book
 
     console = Console(stderr=True)
     built = build_book(

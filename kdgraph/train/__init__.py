@@ -1,4 +1,4 @@
-"""The default run: trains the teacher, the student, and the student alone to compare with.
+"""The default run: trains the teacher, the student, and the student alone; or builds a book.
 
 Names load on first use, so that the data sets can be listed without torch.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdgraph.train.book import build_book
     from kdgraph.train.result import Result
     from kdgraph.train.runner import run
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "build_book", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from kdgraph.train.runner import run
 
         return run
+    if name == "build_book":
+        from kdgraph.train.book import build_book
+
+        return build_book
     if name == "Result":
         from kdgraph.train.result import Result
 
