@@ -20,7 +20,6 @@ from kdgraph.actions.freeze import Freeze
 from kdgraph.actions.quantize import Quantize
 from kdgraph.actions.unfreeze import Unfreeze
 from kdgraph.errors import ActionError
-from kdgraph.train import run
 
 SPEC: dict[str, Any] = {
     "kdgraph": 1,
@@ -175,6 +174,9 @@ def test_unknown_modules_are_refused() -> None:
 
 def test_in_a_run(tmp_path: Path) -> None:
     """Through steps, validation and a resume: what is frozen after the first epoch has stayed."""
+    pytest.importorskip("lightning")
+    from kdgraph.train import run
+
     text = {
         "kdgraph": 1,
         "name": "run",

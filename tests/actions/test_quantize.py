@@ -22,8 +22,6 @@ from kdgraph.actions.quantize import Quantize
 from kdgraph.actions.requantize import Requantize
 from kdgraph.errors import ActionError
 from kdgraph.models.load import build_model
-from kdgraph.train import run
-from kdgraph.train.optim import trained_parameters
 
 W = torch.tensor([-0.9, -0.3, 0.1, 0.45, 0.8], dtype=torch.float64)
 
@@ -240,6 +238,9 @@ def test_a_frozen_teacher_is_quantised_between_stages() -> None:
 
 
 def test_patterns_know_a_quantised_weight_by_its_plain_name() -> None:
+    pytest.importorskip("lightning")
+    from kdgraph.train.optim import trained_parameters
+
     stage = {"name": "one", "before": [{"use": "quantize", "modules": "student"}]}
     step = kdgraph.compile({**SPEC, "stages": [stage]}, models={"teacher": Net(), "student": Net()})
     names = trained_parameters(step)
@@ -249,6 +250,9 @@ def test_patterns_know_a_quantised_weight_by_its_plain_name() -> None:
 
 def test_the_best_weights_are_kept_of_those_that_are_quantised(tmp_path: Path) -> None:
     """A run that keeps the best, quantised after its first epoch, fitted again after each."""
+    pytest.importorskip("lightning")
+    from kdgraph.train import run
+
     quantised = [
         {"use": "quantize", "modules": "student", "bits": 3, "start": 1, "every": 9},
         {"use": "requantize", "modules": "student", "start": 2},
