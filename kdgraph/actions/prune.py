@@ -60,7 +60,11 @@ class Prune(Action):
         if world.skeleton:
             return {}
         if world.batches is None:
-            world.wrong("`prune` needs training data to see which neurons are inactive")
+            world.wrong(
+                "`prune` needs training data to see which neurons are inactive",
+                help="`kdgraph train` has it; in a loop of your own, set `step.stages.batches` to "
+                "a function that gives the batches",
+            )
         decided: dict[str, Any] = {}
         for name, flow in flows.items():
             active, means = measure(flow, world.batches, self.statistic, means=self.fold_mean)
