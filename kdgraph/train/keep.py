@@ -130,10 +130,14 @@ class Keeper(Callback):
         self.history = list(state["history"])
         learner.take_up(state)
 
-    def finish(self, learner: Learner) -> Path:
-        """Leaves the student with the weights that are kept, and writes them."""
+    def finish(self, learner: Learner, *, ended: bool) -> Path:
+        """Leaves the student with the weights that are kept, and writes them.
+
+        Only the end of the last stage has its ``after`` actions, not a limit of steps.
+        """
         self._take_best(learner)
-        learner.end_course()
+        if ended:
+            learner.end_course()
         path = self.folder / WEIGHTS
         learner.distill.save_student(path)
         return path

@@ -90,14 +90,15 @@ def train(
         _clear(folder)
     _run(name, learner, keeper, setting)
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
+    ended = ended and learner.course.is_last
     val = evaluate(step.student, spec, score, setting, "val")
-    weights = keeper.finish(learner)
+    weights = keeper.finish(learner, ended=ended)
     exported = without_actions(step.student)
     final = evaluate(exported, spec, score, setting, "test")
     run = Run(
         name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
         epochs=learner.course.passed + learner.epoch, steps=learner.iteration,
-        finished=ended and learner.course.is_last, actions=told(step),
+        finished=ended, actions=told(step),
         parameters=count(exported), seconds=keeper.seconds, weights=str(weights),
         **measured(exported, spec, score, setting),
     )  # fmt: skip

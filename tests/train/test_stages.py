@@ -165,6 +165,13 @@ def test_each_epoch_stopped_and_resumed(whole: Path, tmp_path: Path) -> None:
     assert equal(result(tmp_path), result(whole))
 
 
+def test_a_limit_of_steps_does_not_end_a_stage(tmp_path: Path) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["stages"][0]["after"] = [{"use": "reinit", "modules": "helper.5"}]
+    run = go(tmp_path, spec, steps=3).runs[0]
+    assert (run.finished, [a["place"] for a in run.actions]) == (False, ["during"])
+
+
 def points() -> list[tuple[str, int]]:
     """Thirty places to die at: the n-th call of something."""
     chosen = random.Random(7)
