@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from kdgraph.actions._flow import Flow, in_eval
+from kdgraph.actions._flow import Flow, in_mode
 from kdgraph.actions._spots import Spot
 from kdgraph.actions._world import Batches
 
@@ -37,7 +37,7 @@ def measure(
     tallies = [*found, *read.values()]
     program = flow.reader([tally.node for tally in tallies])
     device = next((p.device for p in flow.net.parameters()), torch.device("cpu"))
-    with in_eval(flow.net), torch.no_grad():
+    with in_mode(flow.net, training=False), torch.no_grad():
         for batch in batches():
             values = program(*(batch[entry].to(device) for entry in flow.inputs))
             for tally, value in zip(tallies, values, strict=True):

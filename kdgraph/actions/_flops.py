@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdgraph.actions._flow import example_inputs, in_eval
+from kdgraph.actions._flow import example_inputs, in_mode
 from kdgraph.capture.record import call_module, positional_names
 from kdgraph.capture.world import quiet, worlds
 from kdgraph.spec.language import Spec
@@ -23,7 +23,7 @@ def flops(spec: Spec, model: str, net: nn.Module) -> int | None:
         None where the network does not run on such an example.
     """
     inputs, _ = example_inputs(spec, model, net, batch=1)
-    with in_eval(net), quiet():
+    with in_mode(net, training=False), quiet():
         for world in worlds(net, inputs):
             copy = world.model()
             try:

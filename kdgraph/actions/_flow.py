@@ -23,6 +23,10 @@ from kdgraph.graph.example import example_batch
 from kdgraph.spec.language import Spec
 
 
+class Untraced(Stuck):
+    """There is no graph to follow them on."""
+
+
 @dataclass
 class Flow:
     """The way of a layer's neurons through a network, in eval mode.
@@ -79,32 +83,44 @@ def follow(spec: Spec, model: str, net: nn.Module, path: str) -> Flow:
     Raises:
         Stuck: with the reason why the neurons cannot be removed.
     """
+    with in_mode(net, training=False):
+        found = _in_this_mode(spec, model, net, path)
+    with in_mode(net, training=True):
+        try:
+            other = _in_this_mode(spec, model, net, path)
+        except Untraced:  # random numbers in its own code, say: what eval mode shows must do
+            return found
+    if other.cuts != found.cuts:
+        raise Stuck("other layers read them in training than in evaluation")
+    return found
+
+
+def _in_this_mode(spec: Spec, model: str, net: nn.Module, path: str) -> Flow:
     inputs, entries = example_inputs(spec, model, net)
     roles = [name for name in spec.models if spec.network(name) == model]
     taps = {f"{r}.{t}": text for r in roles for t, text in spec.models[r].taps.items()}
     opened: set[type] = set()
-    with in_eval(net):
-        while True:
-            raw = _traced(net, inputs, taps, path, opened)
-            try:
-                return _Follower(Flow(net, raw, entries, taps), net.get_submodule(path)).run()
-            except Closed as closed:
-                kind = type(closed.module)
-                if kind in opened or not _may_open(closed.module):
-                    raise
-                opened.add(kind)
+    while True:
+        raw = _traced(net, inputs, taps, path, opened)
+        try:
+            return _Follower(Flow(net, raw, entries, taps), net.get_submodule(path)).run()
+        except Closed as closed:
+            kind = type(closed.module)
+            if kind in opened or not _may_open(closed.module):
+                raise
+            opened.add(kind)
 
 
 @contextmanager
-def in_eval(net: nn.Module) -> Iterator[None]:
-    """Sets a network to eval mode for a while."""
+def in_mode(net: nn.Module, *, training: bool) -> Iterator[None]:
+    """Sets a network to train or eval mode for a while."""
     modes = {module: module.training for module in net.modules()}
-    net.eval()
+    net.train(training)
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module, before in modes.items():
+            module.training = before
 
 
 def example_inputs(
@@ -136,7 +152,7 @@ def _traced(
             del taps[_WHOLE]
             return open_module(net, inputs, lambda m: type(m) in opened, taps)
     except Exception as error:  # the model's own code may raise anything while it is traced
-        raise Stuck(f"its surroundings cannot be traced: {one_line(error)}") from error
+        raise Untraced(f"its surroundings cannot be traced: {one_line(error)}") from error
 
 
 def _may_open(module: nn.Module) -> bool:

@@ -352,6 +352,10 @@ class Doubled(nn.Conv2d):
         return 2 * super().forward(input)
 
 
+def _auxiliary(net: Case, x: Tensor, image: Tensor) -> Tensor:
+    return x * net.other(x).mean() if net.training else x
+
+
 def _tied() -> nn.Module:
     net = Case(lambda s, x, i: x + 0 * s.other(i).mean())
     net.other.weight = net.conv.weight
@@ -408,6 +412,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "parametrised",
     ),
     "tied": (_tied, "student.conv.weight and student.other.weight are one parameter"),
+    "read in training alone": (
+        lambda: Case(_auxiliary, other=nn.Conv2d(4, 2, 1)),
+        "other layers read them in training than in evaluation",
+    ),
     "unread": (lambda: Case(lambda s, x, i: s.other(i)), "nothing in the network reads them"),
     "its own output": (
         lambda: Case(lambda s, x, i: x, last=nn.Identity()),
