@@ -32,6 +32,7 @@ def test_rows_in_any_order(whole: Path) -> None:
     assert [c.name for c in book.columns] == ["teacher.logits", "teacher.mid", "top"]
     ids = torch.tensor([22, 0, 7, 7, 12, 5])
     assert same(book.rows(ids, 1), expected(1, ids))
+    assert same(book.rows(ids[:0]), expected(0, ids[:0]))
     assert same(book.rows(ids), expected(0, ids))
 
 
@@ -144,6 +145,15 @@ def test_a_shard_whose_head_is_damaged_is_refused(book: Path) -> None:
     data[9] ^= 64
     shard.write_bytes(data)
     with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*is damaged"):
+        Book.open(book).rows(torch.tensor([0]))
+
+
+def test_a_shard_of_other_types_is_refused(book: Path) -> None:
+    shard = sorted((book / FOLDER).iterdir())[0]
+    data = shard.read_bytes()
+    assert data.count(b'"F16"') == 1
+    shard.write_bytes(data.replace(b'"F16"', b'"I16"'))
+    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*other columns"):
         Book.open(book).rows(torch.tensor([0]))
 
 
