@@ -40,10 +40,11 @@ def command(
     from kdgraph.spec.read import load_spec
     from kdgraph.visual import write_build
 
+    if stage is not None:
+        stage_of(load_spec(spec, set=how["set"]), stage)
     step = kdgraph.compile(spec, book=book, **how)
     legs = [*step.stages.legs()] if step.stages else [""]
     if stage is not None:
-        stage_of(load_spec(spec, set=how["set"]), stage)
         legs = legs[: legs.index(stage) + 1]
     for leg in legs:
         if leg != legs[0]:

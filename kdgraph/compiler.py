@@ -70,7 +70,7 @@ def compile(
     builder = _Builder(nets, pipeline(without, also), start)
     if not checked.stages:
         return DistillModule(builder.build(checked), nets, book=rows)
-    stages = Stages(checked, nets, builder.build, builder.adapters)
+    stages = Stages(checked, nets, builder.build, lambda: builder.kept)
     stages.move(next(stages.legs()))
     return DistillModule(stages.built(), nets, stages, book=rows)
 
@@ -124,7 +124,7 @@ def plan(
     if book is not None:
         checked, given = in_place_of_teachers(checked, open_book(book), given)
     wanted = stage
-    if checked.stages:
+    if checked.stages or stage is not None:
         wanted = stage or checked.stages[0].legs[0]
         stage_of(checked, wanted)
     nets = build_networks(checked, given, trust, skeleton=True)
@@ -166,11 +166,6 @@ class _Builder:
     captures: dict[str, Captured] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
 
-    def adapters(self) -> dict[str, nn.Module]:
-        """The adapters there are so far, by link."""
-        found = (k for k in self.kept if k.startswith("adapters."))
-        return {k.removeprefix("adapters."): self.kept[k] for k in found}
-
     def plan(self, spec: Spec, context: Context | None = None) -> Report:
         """What ``spec`` compiles to, without programs."""
         context = context or Context(spec, skeleton=self.skeleton, modules=dict(self.kept))
@@ -193,7 +188,7 @@ class _Builder:
         if not spec.stages:
             yield None, self.plan(spec)
             return
-        stages = Stages(spec, self.nets, self.build, self.adapters, skeleton=True)
+        stages = Stages(spec, self.nets, self.build, lambda: self.kept, skeleton=True)
         for leg in stages.legs():
             stages.move(leg)
             if stages.changed():

@@ -9,7 +9,7 @@ from kdgraph.errors import Diagnostic
 from kdgraph.spec.calls import check_calls
 from kdgraph.spec.frontier import check_book
 from kdgraph.spec.language import Spec
-from kdgraph.spec.legs import actions, check_stages, levels, targets
+from kdgraph.spec.legs import actions, check_stages, learning, levels, targets, touched
 from kdgraph.spec.names import Broken, Names
 from kdgraph.spec.roles import check_roles
 from kdgraph.spec.tree import Keys, Places, at_most
@@ -89,12 +89,21 @@ def _with_itself(spec: Spec, places: Places) -> Iterator[Diagnostic]:
 
 
 def _trained_precision(spec: Spec, places: Places) -> Iterator[Diagnostic]:
-    """Models whose weights would have to be trained in fewer digits."""
+    """Models whose weights would have to be trained, or changed, in fewer digits."""
+    trained, changed = learning(spec), touched(spec)
     for name, model in spec.models.items():
-        if model.precision is not None and spec.is_trainable(name):
-            message = f"model {name!r} is trained, so it cannot have `precision`"
+        if model.precision is None:
+            continue
+        place = places.key(("models", name, "precision"))
+        if spec.is_trainable(name) or name in trained:
+            where = "" if spec.is_trainable(name) else " in a stage"
+            message = f"model {name!r} is trained{where}, so it cannot have `precision`"
             help = "`precision` is for frozen models; a trained one computes in that of the trainer"
-            yield Diagnostic("KD208", message, places.key(("models", name, "precision")), help)
+            yield Diagnostic("KD208", message, place, help)
+        elif name in changed:
+            message = f"an action changes model {name!r}, so it cannot have `precision`"
+            help = "`precision` is for models whose weights never change"
+            yield Diagnostic("KD208", message, place, help)
 
 
 def unused(spec: Spec, places: Places) -> list[Diagnostic]:

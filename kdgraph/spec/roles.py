@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kdgraph.errors import Diagnostic, near
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import levels
 from kdgraph.spec.names import Broken
 from kdgraph.spec.tree import Places
 
@@ -28,6 +29,8 @@ _KEPT_ON = {
 def check_roles(spec: Spec, places: Places, broken: Broken = ()) -> Iterator[Diagnostic]:
     """KD211 for what is kept on in a trained model; KD202 and KD212 for what is no snapshot.
 
+    KD212 and KD213 also for stages that would train a snapshot, or another call by itself.
+
     Args:
         spec: what is checked.
         places: where its values were written.
@@ -42,6 +45,23 @@ def check_roles(spec: Spec, places: Places, broken: Broken = ()) -> Iterator[Dia
                     message = f"model {name!r} is trained, so it cannot have `{key}: true`"
                     help = f"{what} in train mode as it is; leave the key out"
                     yield Diagnostic("KD211", message, places.key(("models", name, key)), help)
+    yield from _in_stages(spec, places)
+
+
+def _in_stages(spec: Spec, places: Places) -> Iterator[Diagnostic]:
+    """What stages say of models that are trained as another is, or not at all."""
+    for keys, level in levels(spec):
+        for name, on in level.trainable.items():
+            place = places.key((*keys, "trainable", name))
+            model = spec.models.get(name)
+            if model is not None and model.same_as is not None:
+                message = f"model {name!r} is another call of {model.same_as!r}, "
+                message += "so a stage cannot train or freeze it by itself"
+                yield Diagnostic("KD213", message, place, f"write {model.same_as!r} here")
+            elif model is not None and model.snapshot_of is not None and on:
+                message = f"model {name!r} is a snapshot of {model.snapshot_of!r}, "
+                message += "so it cannot be trained"
+                yield Diagnostic("KD212", message, place, "leave it out")
 
 
 def _snapshot(

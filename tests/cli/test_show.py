@@ -44,6 +44,17 @@ def test_explain_says_what_a_step_costs(run: Run, spec: Path) -> None:
     assert run("explain", spec, "--batch", "0").exit_code == 2
 
 
+@pytest.mark.parametrize("command", [("explain",), ("draw", "-o"), ("compile", "-o")])
+def test_a_stage_that_there_is_not(
+    run: Run, spec: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    out = (tmp_path / "out.svg",) if len(command) > 1 else ()
+    result = run(command[0], spec, *command[1:], *out, "--stage", "nope")
+    assert result.exit_code == 1
+    assert "error[KD202]: the spec has no stages" in result.stderr
+    assert not out or not out[0].exists()
+
+
 def test_explain_of_a_model_whose_cost_is_not_known(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
