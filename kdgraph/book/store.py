@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kdgraph.book.files import sound
 from kdgraph.book.header import FOLDER, Header, differing
 from kdgraph.book.remote import local
 from kdgraph.book.writer import read_list
@@ -24,9 +25,10 @@ _AGAIN = "`kdgraph book build` with the same spec writes again what is damaged, 
 class Book:
     """A finished book, open for reading.
 
-    Rows are read from memory-mapped files; nothing is held but what is asked for. A book may be
-    read by several threads and processes at once, and be sent to worker processes, which open
-    the files anew.
+    Rows are read from memory-mapped files; nothing is held but what is asked for. A shard is
+    compared with its checksum when a row of it is asked for the first time. A book may be read by
+    several threads and processes at once, and be sent to worker processes, which open the files
+    anew, but need not compare again what was compared before.
 
     Attributes:
         path: the folder.
@@ -41,6 +43,7 @@ class Book:
         self.columns, self.fingerprint = header.columns, dict(header.fingerprint)
         self._names = names
         self._mapped: dict[int, dict[str, Array]] = {}
+        self._sound: set[int] = set()  # shards whose content was compared with its checksum
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -91,7 +94,7 @@ class Book:
 
         Raises:
             BookError: KD764 a sample or a view that the book does not have; KD762 a shard that
-                is no shard of this book.
+                is damaged, or none of this book.
         """
         numbers, local = self._places(ids.cpu(), torch.as_tensor(view).cpu())
         kept = self._gather(numbers, local)
@@ -111,6 +114,27 @@ class Book:
         """
         if found := differing(self.fingerprint, expected, f"book in {str(self.path)!r}"):
             raise BookError(found)
+
+    def check_content(self) -> None:
+        """Compares every shard with its checksum now, which processes started later need not do.
+
+        Raises:
+            BookError: KD762 for the first that is damaged.
+        """
+        for number in range(len(self._names)):
+            self._check_shard(number)
+
+    def _check_shard(self, number: int) -> None:
+        if number in self._sound:
+            return
+        name = self._names[number]
+        if not sound(self.path / FOLDER / name, Path(name).stem.rpartition("-")[2]):
+            message = f"{self._told(name)} is damaged: its content is not what was written"
+            raise BookError.of("KD762", message, help=_AGAIN)
+        self._sound.add(number)
+
+    def _told(self, name: str) -> str:
+        return f"the shard {name!r} of the book in {str(self.path)!r}"
 
     def _places(self, ids: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """The shard of each sample, and where it is in there."""
@@ -141,29 +165,21 @@ class Book:
     def _map(self, number: int) -> dict[str, Array]:
         """The arrays of a shard, over its mapped file."""
         if number not in self._mapped:
+            self._check_shard(number)
             name = self._names[number]
-            what = f"the shard {name!r} of the book in {str(self.path)!r}"
             try:
                 with safe_open(self.path / FOLDER / name, "pt") as file:
                     mark = (file.metadata() or {}).get("kdgraph")
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                    # by way of torch: what safetensors gives NumPy is a copy
+                    arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
             except (SafetensorError, OSError) as error:
-                raise BookError.of("KD762", f"{what} is damaged: {error}", help=_AGAIN) from error
+                message = f"{self._told(name)} is damaged: {error}"
+                raise BookError.of("KD762", message, help=_AGAIN) from error
             if mark != f"{self.header.mark} {number}":
-                raise BookError.of("KD762", f"{what} is of another book", help=_AGAIN)
-            if {n: (tuple(x.shape), x.dtype) for n, x in tensors.items()} != self._form(number):
-                message = f"{what} is damaged: it has other columns"
+                message = f"{self._told(name)} is of another book"
                 raise BookError.of("KD762", message, help=_AGAIN)
-            # by way of torch: what safetensors gives NumPy is a copy
-            self._mapped[number] = {name: tensor.numpy() for name, tensor in tensors.items()}
+            self._mapped[number] = arrays
         return self._mapped[number]
-
-    def _form(self, number: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shapes and types of the tensors of a shard."""
-        start = number % self.header.shards_per_view * self.header.shard_rows
-        rows = min(self.header.shard_rows, self.header.rows - start)
-        parts = {n: p for column in self.columns for n, p in column.parts.items()}
-        return {name: ((rows, *shape), dtype) for name, (shape, dtype) in parts.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_mapped": {}}

@@ -41,7 +41,8 @@ def in_views(spec: Spec, data: DataSet, splits: Splits, book: str | Path | None)
 
     Raises:
         BookError: KD760 where the spec has no book, KD761 or KD762 where there is none that can
-            be read, KD763 with each field in which the book is not of this run.
+            be read or a shard is damaged, KD763 with each field in which the book is not of this
+            run.
     """
     if book is None and spec.book is None:
         return Booked(spec, splits)
@@ -51,6 +52,7 @@ def in_views(spec: Spec, data: DataSet, splits: Splits, book: str | Path | None)
     found = open_book(book)
     columns = columns_of(spec, found)
     check_origin(found, spec, data, splits, [column.name for column in columns])
+    found.check_content()  # once, and not in each process that loads samples
     rows = Viewed(splits.train, asked, pages(spec, found))
     files = {"book": found.path / HEADER}
     return Booked(with_book(spec, columns), replace(splits, train=rows), files)

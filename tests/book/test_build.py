@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from io import StringIO
 from pathlib import Path
 from time import sleep
@@ -18,6 +19,7 @@ from kdgraph.book.header import FOLDER
 from kdgraph.errors import BookError, DataError
 from kdgraph.spec.read import load_spec
 from kdgraph.teachers import compile_teachers
+from kdgraph.train import run
 from kdgraph.train.book import TEACHERS, build_book
 from kdgraph.train.counting import counted
 from kdgraph.train.data._open import open_data
@@ -83,6 +85,17 @@ def test_a_damaged_shard_alone_is_computed_again(spec: Path, built: Path) -> Non
     done = build_book(spec, out=built)
     assert (done.computed, done.removed) == (50, (shard.name,))
     assert content(built) == before
+
+
+def test_nothing_is_trained_on_a_damaged_book(spec: Path, built: Path, tmp_path: Path) -> None:
+    book = Path(shutil.copytree(built, tmp_path / "book"))
+    shard = max((book / FOLDER).iterdir())
+    data = bytearray(shard.read_bytes())
+    data[-7] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*not what was written"):
+        run(spec, out=tmp_path / "run", book=book)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
 def test_ranks_of_torchrun(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdgraph.book import Book, Writer
-from kdgraph.book.header import FOLDER, HEADER, SHARDS
+from kdgraph.book.header import FOLDER, HEADER, SHARDS, checksum
 from kdgraph.errors import BookError
 from tests.book.small import COLUMNS, plan, values, write
 
@@ -133,28 +133,43 @@ def test_missing_and_cut_shards_are_named(book: Path) -> None:
 
 def test_a_shard_of_another_book_is_refused(book: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", plan(weights="other")).path
-    names = [sorted((p / FOLDER).iterdir())[0] for p in (book, other)]
-    names[0].write_bytes(names[1].read_bytes())
-    with pytest.raises(BookError, match=r"KD762.*of another book"):
+    ours, theirs = (min((p / FOLDER).iterdir()) for p in (book, other))
+    ours.write_bytes(theirs.read_bytes())
+    with pytest.raises(BookError, match=rf"KD762.*{ours.name}.*damaged"):
+        Book.open(book).rows(torch.tensor([0]))
+    listed = (book / SHARDS).read_text()
+    assert ours.name in listed
+    ours.rename(ours.with_name(theirs.name))
+    said = json.loads(listed.replace(ours.name, theirs.name))  # as if somebody had meant it
+    del said["checksum"]
+    said["checksum"] = checksum(json.dumps(said).encode())
+    (book / SHARDS).write_text(json.dumps(said))
+    with pytest.raises(BookError, match=rf"KD762.*{theirs.name}.*of another book"):
         Book.open(book).rows(torch.tensor([0]))
 
 
-def test_a_shard_whose_head_is_damaged_is_refused(book: Path) -> None:
-    shard = sorted((book / FOLDER).iterdir())[0]
+@pytest.mark.parametrize("at", [9, 300, -1])
+def test_a_flipped_byte_is_found_before_a_row_is_given(book: Path, at: int) -> None:
+    shard = sorted((book / FOLDER).iterdir())[2]
     data = bytearray(shard.read_bytes())
-    data[9] ^= 64
+    data[at] ^= 64
     shard.write_bytes(data)
-    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*is damaged"):
-        Book.open(book).rows(torch.tensor([0]))
+    opened = Book.open(book)
+    opened.rows(torch.arange(12))  # of other shards
+    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*not what was written"):
+        opened.rows(torch.arange(13))
+    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*not what was written"):
+        Book.open(book).check_content()
 
 
-def test_a_shard_of_other_types_is_refused(book: Path) -> None:
-    shard = sorted((book / FOLDER).iterdir())[0]
-    data = shard.read_bytes()
-    assert data.count(b'"F16"') == 1
-    shard.write_bytes(data.replace(b'"F16"', b'"I16"'))
-    with pytest.raises(BookError, match=rf"KD762.*{shard.name}.*other columns"):
-        Book.open(book).rows(torch.tensor([0]))
+def test_what_was_compared_is_not_compared_again(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book.open(whole)
+    book.check_content()
+    sent = pickle.loads(pickle.dumps(book))
+    monkeypatch.setattr("kdgraph.book.store.sound", lambda *_: pytest.fail("compared again"))
+    assert same(sent.rows(torch.arange(23), 1), expected(1, torch.arange(23)))
 
 
 def test_the_field_that_differs_is_named(whole: Path) -> None:
