@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -29,8 +29,25 @@ from tests.book.small import content, plan, write
 _PLACES = ("kdgraph/book/", "kdgraph/train/book.py", "kdgraph/train/shards.py")
 
 
-def traced(work: Callable[[], object], last: int | None = None) -> int:
-    """Does the work, and counts the lines it goes through; killed at number ``last``."""
+class Interrupted(BaseException):
+    """What Ctrl+C does, at any line."""
+
+
+def killed() -> NoReturn:
+    """Ends this process at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("nobody survives that")
+
+
+def interrupted() -> NoReturn:
+    """Unwinds this process."""
+    raise Interrupted
+
+
+def traced(
+    work: Callable[[], object], last: int | None = None, end: Callable[[], NoReturn] = killed
+) -> int:
+    """Does the work, and counts the lines it goes through; ``end`` is called at number ``last``."""
     count = 0
 
     def line(frame: FrameType, event: str, arg: Any) -> Any:
@@ -38,7 +55,7 @@ def traced(work: Callable[[], object], last: int | None = None) -> int:
         if event == "line":
             count += 1
             if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+                end()
         return line
 
     def call(frame: FrameType, event: str, arg: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from time import sleep
@@ -20,10 +22,12 @@ from kdgraph.errors import BookError, DataError
 from kdgraph.spec.read import load_spec
 from kdgraph.teachers import compile_teachers
 from kdgraph.train import run
-from kdgraph.train.book import TEACHERS, build_book
+from kdgraph.train.book import TEACHERS, build_book, prepare
 from kdgraph.train.counting import counted
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data._views import view_loader, views_of
+from kdgraph.train.ranks import Place
+from tests.book.killed import Interrupted, interrupted, traced
 from tests.book.small import content
 from tests.book.teachers import spec_in
 
@@ -199,6 +203,23 @@ def test_ranks_need_trained_teachers(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BookError, match=r"KD760.*still to be trained"):
         build_book(spec, out=tmp_path, set=TRAINED)
+
+
+def test_interruptions_at_any_line(spec: Path, tmp_path: Path) -> None:
+    job = prepare(load_spec(spec), tmp_path, Place(0, 1, torch.device("cpu")))
+    header = replace(job.header, shard_rows=job.header.batch)
+    lines = traced(replace(job, out=tmp_path / "whole", header=header).run)
+    expected, chance, count = content(tmp_path / "whole"), random.Random(1), 0
+    for number in range(3):
+        job = replace(job, out=tmp_path / f"{number}", header=header)
+        for _ in range(3):
+            try:
+                traced(job.run, chance.randint(1, lines), interrupted)
+            except Interrupted:
+                count += 1
+        assert job.run().finished
+        assert content(job.out) == expected
+    assert count >= 5
 
 
 def test_a_device_that_is_not_there(spec: Path, tmp_path: Path) -> None:
