@@ -27,6 +27,9 @@ def copy_values(source: nn.Module, snapshot: nn.Module) -> None:
 def follow(world: World) -> list[str]:
     """Rebuilds snapshots of models that an action has rebuilt: they become copies of them as is.
 
+    Names and shapes may be equal where an action has changed what is computed: bits of weights, or
+    whether a graft runs. Frozen and unfrozen parts are no reason.
+
     A snapshot stays the object that it is. To be called after an action that rebuilds, before the
     graph is compiled again.
 
@@ -38,7 +41,7 @@ def follow(world: World) -> list[str]:
         if model.snapshot_of is None or name not in world.nets:
             continue
         source, snapshot = world.nets[model.snapshot_of], world.nets[name]
-        if same_tensors(source, snapshot):
+        if same_tensors(source, snapshot) and _forms(source) == _forms(snapshot):
             continue
         fresh = copy.deepcopy(source).eval().requires_grad_(False)
         snapshot.__class__ = type(fresh)
@@ -46,6 +49,14 @@ def follow(world: World) -> list[str]:
         vars(snapshot).update(vars(fresh))
         told.append(f"{name}: taken anew of {model.snapshot_of}, which was rebuilt")
     return told
+
+
+def _forms(module: nn.Module) -> dict[str, str]:
+    """What actions have put in, by path: settings that are no tensors."""
+    parts = module.named_modules()
+    # frozen layers are not among them: their classes pass for the plain ones
+    own = {n: m for n, m in parts if type(m).__module__.startswith("kdgraph.actions.")}
+    return {name: f"{type(part).__name__}({part.extra_repr()})" for name, part in own.items()}
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
