@@ -51,6 +51,18 @@ def unfreeze_part(module: nn.Module, training: bool) -> int:
     return sum(parameter.numel() for parameter in freed)
 
 
+def is_frozen(module: nn.Module) -> bool:
+    """Whether ``freeze_part`` holds a module."""
+    return _MARK in vars(module)
+
+
+def freeze_along(module: nn.Module, name: str, other: nn.Module, like: str) -> None:
+    """Freezes a new parameter where that of another module is; both are freed by ``unfreeze``."""
+    if like in vars(other).get(_MARK, ()):
+        vars(module)[_MARK] = {name}
+        module.get_parameter(name).requires_grad_(False)
+
+
 def stands_still(module: nn.Module) -> bool:
     """Whether a module is in eval mode on purpose while its model is trained."""
     return isinstance(module, Still)

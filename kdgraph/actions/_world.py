@@ -74,6 +74,19 @@ class World:
         """
         raise ActionError.of("KD751", message, span=self.span, help=help)
 
+    def network(self, model: str) -> nn.Module:
+        """The network of a model, by the name that a pattern starts with.
+
+        Raises:
+            ActionError: KD751 for a model that is another call of a network.
+        """
+        if model not in self.nets:
+            written = self.spec.models.get(model)
+            owner = written.same_as if written else None
+            help = f"it is `same_as` {owner!r}; write that" if owner else near(model, self.nets)
+            self.wrong(f"{model!r} has no network of its own", help)
+        return self.nets[model]
+
     def find(
         self, patterns: Iterable[str], types: Collection[str] = (), *, inside: bool = False
     ) -> list[Found]:
@@ -91,9 +104,7 @@ class World:
         found: dict[str, Found] = {}
         for pattern in patterns:
             model, _, path = pattern.partition(".")
-            if model not in self.nets:
-                self.wrong(f"{model!r} has no network of its own", near(model, self.nets))
-            every = [Found(model, p, m) for p, m in self.nets[model].named_modules()]
+            every = [Found(model, p, m) for p, m in self.network(model).named_modules()]
             # `student.*` is what is inside of the student
             roots = [f for f in every if bool(f.path) == bool(path) and fnmatchcase(f.path, path)]
             if inside:
@@ -103,7 +114,8 @@ class World:
             kept = [f for f in roots if not types or _kind(f.module) in types]
             if not kept:
                 of = f" of {' or '.join(types)}" if types else ""
-                help = near(pattern, [f.name for f in every if f.path])
+                fit = [f for f in every if f.path and (not types or _kind(f.module) in types)]
+                help = near(pattern, [f.name for f in fit])
                 self.wrong(f"no module{of} matches {pattern!r}", help)
             found |= {f.name: f for f in kept}
         return list(found.values())

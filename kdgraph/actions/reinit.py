@@ -23,6 +23,8 @@ class Reinit(Action):
     With ``types: [Conv2d, BatchNorm2d]`` only layers of these classes, else all; a layer that has
     parameters but no ``reset_parameters`` is refused. ``statistics: keep`` leaves the running means
     and variances of batch norms as they are, and sets only their factors to 1 and shifts to 0.
+
+    What ``freeze`` holds stays as it is, and is refused where nothing else is named.
     """
 
     use: Literal["reinit"] = "reinit"
@@ -31,21 +33,26 @@ class Reinit(Action):
     statistics: Literal["reset", "keep"] = "reset"
 
     def apply(self, world: World, decided: Mapping[str, Any]) -> list[str]:
-        layers = self._layers(world)
+        layers, frozen = self._layers(world)
         if not world.skeleton:  # which draws no random numbers
             for layer in layers:
                 self._reset(layer)
         count = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
         number = f"{len(layers)} layer{'s' * (len(layers) > 1)}"
-        return [f"{', '.join(self.modules)}: {number} with {count:,} parameters start anew"]
+        rest = f"; {frozen} frozen stay as they are" if frozen else ""
+        return [f"{', '.join(self.modules)}: {number} with {count:,} parameters start anew{rest}"]
 
-    def _layers(self, world: World) -> list[nn.Module]:
-        """Every layer that has something to reset, and can."""
+    def _layers(self, world: World) -> tuple[list[nn.Module], int]:
+        """Every layer that has something to reset, and can; the number of those left out."""
         from torch.nn.utils.parametrize import is_parametrized
 
-        found = [
+        named = [
             f for f in world.find(self.modules, self.types, inside=True) if _has_values(f.module)
         ]
+        held = _held(world)
+        found = [f for f in named if not held.intersection(_things(f.module))]
+        if named and not found:
+            world.wrong("all layers here are frozen", "`unfreeze` comes first")
         for f in found:
             if is_parametrized(f.module):
                 world.wrong(f"{f.name!r} computes its weights", "reinit before they are quantised")
@@ -56,7 +63,7 @@ class Reinit(Action):
                 )
         if not found:
             world.wrong("no module here has parameters or running statistics of its own")
-        return [f.module for f in found]
+        return [f.module for f in found], len(named) - len(found)
 
     def _reset(self, layer: nn.Module) -> None:
         import torch
@@ -66,6 +73,19 @@ class Reinit(Action):
         with torch.no_grad():
             for name, value in kept.items():
                 layer.get_buffer(name).copy_(value)
+
+
+def _things(module: nn.Module) -> list[int]:
+    """A layer and the parameters that it holds itself, by their ids."""
+    return [id(module), *(id(p) for p in module.parameters(recurse=False))]
+
+
+def _held(world: World) -> set[int]:
+    """What is frozen, also where it is tied to something elsewhere."""
+    from kdgraph.actions._frozen import is_frozen
+
+    every = (m for net in world.nets.values() for m in net.modules())
+    return {thing for m in every if is_frozen(m) for thing in _things(m)}
 
 
 def _has_values(module: nn.Module) -> bool:

@@ -70,7 +70,7 @@ class SetNumber(Action):
         found: dict[str, Tensor] = {}
         for pattern in self.numbers:
             model, _, path = pattern.partition(".")
-            every = {n: b for n, b in world.nets[model].named_buffers() if b.dim() == 0}
+            every = {n: b for n, b in world.network(model).named_buffers() if b.dim() == 0}
             fit = {f"{model}.{n}": b for n, b in every.items() if fnmatchcase(n, path)}
             if not fit:
                 world.wrong(f"no buffer of one number matches {pattern!r}", near(path, every))

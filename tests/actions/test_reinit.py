@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import kdgraph
+from kdgraph.actions._frozen import freeze_part
 from kdgraph.actions._world import World
 from kdgraph.actions.reinit import Reinit
 from kdgraph.errors import ActionError
@@ -123,3 +124,31 @@ def test_layers_inside_of_such_a_module_can_be_chosen() -> None:
     student = Owner()
     done(student, modules=("student",), types=("Linear",))
     assert student.token.tolist() == [1, 1, 1]
+
+
+def test_what_is_frozen_stays() -> None:
+    student = net()
+    before = state(student)
+    freeze_part(student.get_submodule("1.0"))
+    assert done(student, modules=("student",)) == [
+        "student: 2 layers with 14 parameters start anew; 1 frozen stay as they are"
+    ]
+    assert moved(student, before) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    with pytest.raises(ActionError, match="all layers here are frozen"):
+        done(student, modules=("student.1",))
+
+
+def test_what_is_tied_to_something_frozen_stays() -> None:
+    student = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    student[1].weight = student[0].weight
+    freeze_part(student[0])
+    before = state(student)
+    with pytest.raises(ActionError, match="all layers here are frozen"):
+        done(student, modules=("student.1",))
+    assert not moved(student, before)
+
+
+def test_the_near_match_is_of_the_class_that_was_asked_for() -> None:
+    with pytest.raises(ActionError, match="no module of Linear matches") as refused:
+        done(net(), modules=("student.0",), types=("Linear",))
+    assert refused.value.diagnostics[0].help == "did you mean 'student.2'?"

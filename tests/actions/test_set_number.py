@@ -89,3 +89,13 @@ def test_what_is_not_there_is_refused(skeleton: bool) -> None:
 def test_to_or_by(keys: Any) -> None:
     with pytest.raises(ValueError, match=r"'to' or 'by'|'until'"):
         SetNumber(numbers=("student.epoch",), **keys)
+
+
+def test_another_call_of_a_network_is_refused() -> None:
+    written = SPEC.model_dump(exclude={"stages", "data", "train"}, exclude_none=True)
+    written["models"]["again"] = {"same_as": "student", "taps": {"logits": "output"}}
+    written["losses"]["label"]["student"] = "again.logits"
+    action = SetNumber(numbers=("again.epoch",), to=3)
+    with pytest.raises(ActionError, match="'again' has no network of its own") as refused:
+        action.decide(World(kdgraph.load_spec(written), {"student": Counted()}))
+    assert "`same_as` 'student'" in (refused.value.diagnostics[0].help or "")
