@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from kdgraph.actions._frozen import freeze_along
+
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -57,6 +59,7 @@ class VirtualAttention(nn.Module):
         self.conv = conv
         self.block, self.gain = block, float(inputs) if gain else 1.0
         self.log_rows = LogRows(conv.weight, outputs, inputs, tau)
+        freeze_along(self.log_rows, "logits", conv, "weight")
         self.training = conv.training
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import (
     register_parametrization,
 )
 
+from kdgraph.actions._attention import VirtualAttention
 from kdgraph.actions._world import Found, World
 
 LAYERS = (_ConvNd, nn.Linear)
@@ -64,8 +65,8 @@ def layers(world: World, patterns: Sequence[str], keep: Sequence[str] | None) ->
     """The layers that are to be quantised, each once.
 
     Raises:
-        ActionError: KD751 where there is none, and for a weight that something else computes or
-            that a layer which stays float shares.
+        ActionError: KD751 where there is none, and for a weight that something else computes,
+            that attention scales, or that a layer which stays float shares.
     """
     kept = {id(f.module) for f in world.find(keep, inside=True)} if keep else set()
     found: dict[int, Found] = {}
@@ -74,7 +75,12 @@ def layers(world: World, patterns: Sequence[str], keep: Sequence[str] | None) ->
             found.setdefault(id(f.module), f)
     if not found:
         world.wrong("no convolution and no linear layer is left to be quantised here")
+    every = (m for net in world.nets.values() for m in net.modules())
+    attended = {id(m.conv) for m in every if isinstance(m, VirtualAttention)}
     for f in found.values():
+        if id(f.module) in attended:
+            message = f"{f.name!r} is attended to, so what is saved would have other levels"
+            world.wrong(message, "`keep` it")
         if is_parametrized(f.module) and quantizer(f.module) is None:
             world.wrong(f"the weight of {f.name!r} is computed by something else", "`keep` it")
     weights = {id(shadow(f.module)): f.name for f in found.values()}

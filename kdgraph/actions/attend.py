@@ -31,7 +31,8 @@ class Attend(Action):
     ``modules`` are convolutions, or modules in which all are meant. ``size`` is the number of
     channels in a block, ``blocks`` the number of blocks on either side. What stays as it is:
     convolutions in groups (depthwise ones too), whose channels do not mix, and those whose
-    channels do not part into whole blocks, as of a stem that reads an image.
+    channels do not part into whole blocks, as of a stem that reads an image; quantised ones, which
+    would have other levels in each block.
 
     ``gain: true`` (the default) multiplies the rows by N, so that ``A = 0`` is the convolution
     as it was; ``false`` is the row as it is, which shrinks what comes out by about N.
@@ -71,6 +72,8 @@ class Attend(Action):
         return lines + [f"{name} stays as it is: {why[name]}" for name in why if why[name]]
 
     def _why_not(self, found: Found, world: World) -> str | None:
+        from torch.nn.utils.parametrize import is_parametrized
+
         from kdgraph.actions._attention import VirtualAttention
 
         conv: Any = found.module
@@ -79,6 +82,8 @@ class Attend(Action):
             return "attended to already"
         if not found.path:
             return "it is the network itself"
+        if is_parametrized(conv, "weight"):
+            return "its weight is computed already, as by `quantize`"
         if conv.groups != 1:
             return f"{conv.groups} groups"
         for side, channels in (("out", conv.out_channels), ("in", conv.in_channels)):

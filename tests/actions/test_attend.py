@@ -16,6 +16,9 @@ from kdgraph.actions._attention import VirtualAttention
 from kdgraph.actions._fold import fold
 from kdgraph.actions._world import World
 from kdgraph.actions.attend import Attend
+from kdgraph.actions.freeze import Freeze
+from kdgraph.actions.quantize import Quantize
+from kdgraph.actions.unfreeze import Unfreeze
 from kdgraph.errors import ActionError
 from kdgraph.losses.entropy import Entropy
 from kdgraph.models.load import build_model
@@ -202,3 +205,39 @@ def test_a_network_that_is_a_convolution_is_refused() -> None:
 def test_size_or_blocks(keys: Any) -> None:
     with pytest.raises(ValueError, match="either 'size' or 'blocks'"):
         Attend(modules=("student",), **keys)
+
+
+@pytest.mark.parametrize("variant", ["weighed", "mixed"])
+def test_rows_of_a_frozen_convolution_are_frozen_with_it(variant: str) -> None:
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    world = World(SPEC, {"student": net})
+    Freeze(modules=("student.0",)).apply(world, {})
+    _, world = attended(net, size=2, variant=variant)
+    trained = {n for n, p in net.named_parameters() if p.requires_grad}
+    assert trained == {"1.conv.weight", "1.conv.bias", "1.log_rows.logits"}
+    Unfreeze(modules=("student",)).apply(world, {})
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def quantised(net: nn.Module, **keys: Any) -> None:
+    world = World(SPEC, {"student": net})
+    action = Quantize(modules=("student",), **keys)
+    action.apply(world, action.decide(world))
+
+
+def test_what_is_attended_to_is_not_quantised() -> None:
+    net: Any = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4))
+    attended(net, size=2)
+    with pytest.raises(ActionError, match=r"'student\.0\.conv' is attended to"):
+        quantised(net)
+    quantised(net, keep=("student.0",))
+    assert len(net[1].weight.unique()) == 3
+
+
+@pytest.mark.parametrize("variant", ["weighed", "mixed"])
+def test_what_is_quantised_is_not_attended_to(variant: str) -> None:
+    net: Any = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    quantised(net, keep=("student.1",))
+    lines, _ = attended(net, size=2, variant=variant)
+    assert lines[1].startswith("student.0 stays as it is: its weight is computed already")
+    assert net[1].log_rows.logits.requires_grad
