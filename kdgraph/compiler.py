@@ -70,7 +70,7 @@ def compile(
     builder = _Builder(nets, pipeline(without, also), start)
     if not checked.stages:
         return DistillModule(builder.build(checked), nets, book=rows)
-    stages = Stages(checked, nets, builder.build, lambda: builder.kept)
+    stages = Stages(checked, nets, builder.build, builder.parts)
     stages.move(next(stages.legs()))
     return DistillModule(stages.built(), nets, stages, book=rows)
 
@@ -145,9 +145,25 @@ def plan_all(
     Raises:
         KDGraphError: as ``compile``, for any stage.
     """
+    return list(plans(spec, models=models, trust=trust, without=without, also=also))
+
+
+def plans(
+    spec: Spec,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    without: Collection[str] = (),
+    also: Collection[str] = (),
+) -> Iterator[Report]:
+    """``plan_all``, one after the other: with each, the networks are as they are in its stage.
+
+    After the last, the actions behind it are looked at as well.
+    """
     nets = build_networks(spec, models or {}, trust, skeleton=True)
     builder = _Builder(nets, pipeline(without, also), time.perf_counter(), skeleton=True)
-    return [report for _, report in builder.plans(spec)]
+    for _, report in builder.plans(spec):
+        yield report
 
 
 @dataclass
@@ -165,6 +181,10 @@ class _Builder:
     kept: dict[str, nn.Module] = field(default_factory=dict)
     captures: dict[str, Captured] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is kept from leg to leg."""
+        return self.kept
 
     def plan(self, spec: Spec, context: Context | None = None) -> Report:
         """What ``spec`` compiles to, without programs."""
@@ -188,13 +208,16 @@ class _Builder:
         if not spec.stages:
             yield None, self.plan(spec)
             return
-        stages = Stages(spec, self.nets, self.build, lambda: self.kept, skeleton=True)
+        stages = Stages(spec, self.nets, self.build, self.parts, skeleton=True)
         for leg in stages.legs():
             stages.move(leg)
             if stages.changed():
                 self.captures.clear()
             if wanted is None or leg in wanted:
                 yield leg, self.plan(at_stage(spec, leg))
+            if leg == stage_of(spec, leg).legs[-1]:
+                stages.rehearse()
+        stages.finish()
 
     def build(self, spec: Spec, anew: bool = False) -> Built:
         """What runs ``spec``; with ``anew`` the networks have changed since the last time."""

@@ -143,6 +143,14 @@ class Stages(nn.Module):
         self._pause(self.leg)
         return bool(due)
 
+    def rehearse(self) -> None:
+        """Does every action within the present stage once, the earliest first."""
+        stage = stage_of(self.spec, self.leg)
+        self._unpause()
+        for at in sorted(range(len(stage.during)), key=lambda at: stage.during[at].start):
+            self._do(stage, "during", at, 0)
+        self._pause(self.leg)
+
     def waiting(self) -> list[nn.Parameter]:
         """The parameters that are frozen now, and trained in another phase of this stage."""
         turns = [at_stage(self.spec, leg) for leg in stage_of(self.spec, self.leg).legs]

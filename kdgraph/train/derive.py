@@ -10,9 +10,10 @@ from kdgraph.capture.taps import parse_tap
 from kdgraph.errors import DataError, near
 from kdgraph.spec.entry import LOSSES, Entry
 from kdgraph.spec.language import Spec
-from kdgraph.spec.legs import actions, epochs_of
+from kdgraph.spec.legs import actions, at_stage, epochs_of
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
+from kdgraph.train.groups import fitting
 from kdgraph.train.score import find_score, output_tap
 from kdgraph.train.shares import in_shares
 
@@ -29,9 +30,11 @@ def student_alone(spec: Spec) -> Spec:
     divided by their sum where that is one number, as the share they had beside a teacher would
     only slow the labels down. Where no such edge is left, cross-entropy with the labels is put in.
 
-    Instead of stages there is one training, as long as the student is trained in all of them, with
-    the optimiser of ``train``. Where segments of another network are grafted into the student, it
-    is that network, which the student ends as.
+    Instead of stages there is one training, for as many epochs as the student is trained in all of
+    them, with the optimiser of ``train``; in batches of their size where the stages that train it
+    agree on one, else of that of ``data``, which then are other steps than theirs. Groups of the
+    optimiser for models and links that are not there are left out. Where segments of another
+    network are grafted into the student, it is that network, which the student ends as.
 
     Repeated passes stay with them: an edge on a student of several passes reads all of them (a
     tap alone stands for no one tensor), and with fewer it would mean something else, or nothing.
@@ -50,20 +53,21 @@ def student_alone(spec: Spec) -> Spec:
         and _of_labels(spec, edge, scored)
     }
     if not edges:
-        return _on_labels(spec, student, f"{spec.name}, student alone", {})
+        return fitting(_on_labels(spec, student, f"{spec.name}, student alone", {}), spec)
     edges, shares = in_shares(spec, edges)
     weighed = spec.model_copy(update={"signals": {**spec.signals, **shares}})
     signals = _behind(weighed, edges.values())
     # a tap that nothing reads any more may be of a module that only an action would have put in
     read = scored | {ref for e in (*edges.values(), *signals.values()) for _, ref in e.references()}
     kept = {name: path for name, path in taps.items() if f"{student}.{name}" in read}
-    return spec.model_copy(
+    alone = spec.model_copy(
         update={
             "name": f"{spec.name}, student alone",
             "models": {student: spec.models[student].model_copy(update={"taps": kept})},
             "links": {}, "signals": signals, "losses": edges,
         }
     )  # fmt: skip
+    return fitting(alone, spec)
 
 
 def _in_one_stage(spec: Spec) -> Spec:
@@ -76,7 +80,20 @@ def _in_one_stage(spec: Spec) -> Spec:
     origin = spec.models[_scion(spec, model) or model]
     changes = {"trainable": True, **{k: getattr(origin, k) for k in ("source", "args", "weights")}}
     models = {**spec.models, model: spec.models[model].model_copy(update=changes)}
-    return spec.model_copy(update={"stages": (), "train": train, "models": models})
+    data = spec.data
+    if data is not None and (size := _batch_size(spec, model)) is not None:
+        data = data.model_copy(update={"batch_size": size})
+    return spec.model_copy(update={"stages": (), "train": train, "models": models, "data": data})
+
+
+def _batch_size(spec: Spec, model: str) -> int | None:
+    """That of all stages that train a model, if they agree; None for that of ``data``."""
+    sizes = {
+        stage.batch_size
+        for stage in spec.stages
+        if any(at_stage(spec, leg).is_trainable(model) for leg in stage.legs)
+    }
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _scion(spec: Spec, model: str) -> str | None:
@@ -172,7 +189,7 @@ def teacher_by_itself(spec: Spec, teacher: str) -> Spec:
     if block.classes is not None and data is not None:
         batch[score.target] = batch[score.target].model_copy(update={"classes": block.classes})
         data = data.model_copy(update={"select_classes": None})
-    return own.model_copy(update={"batch": batch, "data": data})
+    return fitting(own.model_copy(update={"batch": batch, "data": data}), spec)
 
 
 def _kept(data: DataSet) -> tuple[Transform, ...]:

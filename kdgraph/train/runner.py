@@ -12,17 +12,19 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdgraph.compiler import compile, plan_all
+from kdgraph.compiler import compile, plans
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.passes.pipeline import pipeline
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import actions
 from kdgraph.spec.read import load_spec
-from kdgraph.spec.training import Optimizer, Scheduler, TrainSpec
+from kdgraph.spec.training import EarlyStop, Optimizer, Scheduler, TrainSpec
 from kdgraph.train.booked import in_views
 from kdgraph.train.data._open import open_data
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
+from kdgraph.train.groups import check_groups
 from kdgraph.train.keep import fingerprint, write_json
 from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
@@ -152,7 +154,8 @@ def _plan_all(
     """Finds what is wrong with any of several specs before the first of them is trained."""
     for spec in specs:
         try:
-            plan_all(spec, trust=trust, without=without, also=also)
+            for plan in plans(spec, trust=trust, without=without, also=also):
+                check_groups(spec, plan)
         except KDGraphError as error:
             # what is still to be downloaded can be looked at only when it is compiled
             if any(d.code != "KD415" for d in error.diagnostics):
@@ -190,8 +193,11 @@ def _check_metrics(spec: Spec, train: TrainSpec) -> None:
     text = score.decoder is not None
     metrics = build_metrics(train.metrics, score.classes, place, text=text)
     rises(metrics, monitored(train), spec.span("train", "monitor"))
-    if train.early_stop is not None and train.early_stop.metric is not None:
-        rises(metrics, train.early_stop.metric, spec.span("train", "early_stop", "metric"))
+    stops: list[tuple[tuple[str | int, ...], EarlyStop | None]] = [(("train",), train.early_stop)]
+    stops += [(("stages", at), stage.early_stop) for at, stage in enumerate(spec.stages)]
+    for keys, stop in stops:
+        if stop is not None and stop.metric is not None:
+            rises(metrics, stop.metric, spec.span(*keys, "early_stop", "metric"))
 
 
 def with_weights(spec: Spec, files: Mapping[str, Path]) -> Spec:
@@ -228,9 +234,17 @@ def _train_student(
         )
     torch.manual_seed(seed)  # adapters
     step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
-    files = {n: spec.folder / m.weights for n, m in spec.models.items() if m.weights is not None}
-    mark = fingerprint(spec, seed, {**files, **setting.files})
+    mark = fingerprint(spec, seed, {**_weights(spec), **setting.files})
     return train(name, step, spec, score, seed, folder, mark, setting)
+
+
+def _weights(spec: Spec) -> dict[str, Path]:
+    """The files that models, and actions of stages, have their weights of."""
+    files = {n: m.weights for n, m in spec.models.items()}
+    for stage in spec.stages:
+        for (place, at), action in actions(stage):
+            files[f"{stage.name}.{place}.{at}"] = getattr(action, "weights", None)
+    return {name: spec.folder / path for name, path in files.items() if path is not None}
 
 
 def _publish(first: Run, folder: Path) -> None:

@@ -12,9 +12,11 @@ import yaml
 import kdgraph
 import kdgraph.train
 from kdgraph.capture.taps import parse_tap
+from kdgraph.compiler import plans
 from kdgraph.errors import DataError, SpecError
 from kdgraph.spec.training import Metric, Scheduler
 from kdgraph.train.derive import student_alone, teacher_by_itself, to_train
+from kdgraph.train.groups import check_groups
 from kdgraph.train.metrics import build_metrics
 from kdgraph.train.optim import SCHEDULERS, build_scheduler
 from kdgraph.train.result import Summary
@@ -108,18 +110,59 @@ def test_every_training_is_planned_before_the_first(make_spec: Any, tmp_path: Pa
     assert not list(tmp_path.rglob("*.csv"))
 
 
+LATE = [
+    ({"early_stop": {"patience": 1, "metric": "acuracy"}}, "KD713.*'acuracy'"),
+    (
+        {"optimizer": {**SGD, "groups": [{"params": "student.4.*", "lr": 1}]}},
+        r"KD712.*'student\.4\.\*'",  # of a dropout, which has no parameters
+    ),
+    ({"optimizer": {**SGD, "groups": [{"params": "links.mid.*", "lr": 1}]}}, "KD712.*links"),
+    (
+        {"during": [{"use": "prune", "module": "student.5", "start": 8}]},
+        r"KD751.*student\.5",  # the classes
+    ),
+    ({"during": [{"use": "freeze", "modules": "student.9"}]}, r"KD751.*'student\.9'"),
+    ({"after": [{"use": "reinit", "modules": "student.9"}]}, r"KD751.*'student\.9'"),
+    ({"after": [{"use": "load", "module": "student", "weights": "w.pt"}]}, "KD751.*no weights"),
+]
+
+
+@pytest.mark.parametrize(("last", "said"), LATE)
+def test_a_last_stage_is_looked_at_before_the_first(
+    make_spec: Any, tmp_path: Path, last: dict[str, Any], said: str
+) -> None:
+    spec = {**make_spec(), "stages": [{"name": "one"}, {"name": "two", **last}]}
+    with pytest.raises(kdgraph.KDGraphError, match=said):
+        kdgraph.train.run(spec, out=tmp_path, device="cpu", trust=["small_nets"])
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_groups_of_any_part_of_a_stage_are_fine(make_spec: Any) -> None:
+    patterns = ["student.5.*", "*.weight", "links.mid.*", "losses.hint.*"]
+    groups = [{"params": pattern, "lr": 0.5} for pattern in patterns]
+    text = make_spec(train={"optimizer": {**SGD, "groups": groups}})
+    for model in ("student", "teacher"):
+        text["models"][model]["taps"]["mid"] = "3"
+    text["links"] = {"mid": {"student": "student.mid", "teacher": "teacher.mid"}}
+    text["losses"]["hint"] = {"use": "vid", "link": "mid"}
+    quantised = {"name": "two", "before": [{"use": "quantize", "modules": "student"}]}
+    spec = kdgraph.load_spec({**text, "stages": [{"name": "one"}, quantised]})
+    for plan in plans(spec, trust=["small_nets"]):
+        check_groups(spec, plan)
+
+
 def test_the_student_alone_is_planned_too(
     make_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not on this machine yet is left to be found when it is fetched."""
     seen: list[str] = []
 
-    def plan(spec: kdgraph.Spec, **_: Any) -> None:
+    def plans(spec: kdgraph.Spec, **_: Any) -> None:
         seen.append(spec.name)
         alone = len(seen) == 3
         raise SpecError.of("KD301" if alone else "KD415", "none")
 
-    monkeypatch.setattr("kdgraph.train.runner.plan", plan)
+    monkeypatch.setattr("kdgraph.train.runner.plans", plans)
     with pytest.raises(SpecError, match="KD301"):
         kdgraph.train.run(
             make_spec(), out=tmp_path, device="cpu", trust=["small_nets"], compare=True

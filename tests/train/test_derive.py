@@ -198,3 +198,38 @@ def test_alone_keeps_the_passes_that_its_edges_read(make_spec: Any) -> None:
     assert kdgraph.check(alone, trust=["small_nets"]) == []
     del text["losses"]["label"], text["losses"]["weighed"]
     assert student_alone(kdgraph.load_spec(text)).models["student"].passes is None
+
+
+def test_groups_of_what_is_not_there_are_left_out(make_spec: Any) -> None:
+    patterns = [["student.5.*", "teacher.5.*"], "links.mid.*", "links.m*.weight", "*.5.bias"]
+    groups = [{"params": p, "lr": 0.5} for p in [*patterns, "studnet.*"]]
+    sgd = {"use": "SGD", "lr": 0.1, "groups": groups}
+    text = make_spec(train={"optimizer": sgd})
+    for model in ("student", "teacher"):
+        text["models"][model]["taps"]["mid"] = "3"
+    text["links"] = {"mid": {"student": "student.mid", "teacher": "teacher.mid"}}
+    text["losses"]["hint"] = {"use": "hint", "link": "mid"}
+    spec = kdgraph.load_spec(text)
+    derived = {"student": student_alone(spec), "teacher": teacher_by_itself(spec, "teacher")}
+    for model, own in derived.items():
+        assert own.train is not None
+        left = [group.params for group in own.train.optimizer.groups]
+        assert left == [(f"{model}.5.*",), ("*.5.bias",), ("studnet.*",)]
+        assert own.train.optimizer.groups[0].arguments == {"lr": 0.5}
+
+
+@pytest.mark.parametrize(("sizes", "found"), [((8, 8, None), 8), ((8, 4, 8), 16)])
+def test_alone_has_the_batches_of_the_stages(make_spec: Any, sizes: Any, found: int) -> None:
+    """Of those that train the student, where they agree."""
+    text = make_spec(data={"batch_size": 16})
+    text["losses"]["own"] = {
+        "use": "cross_entropy", "student": "teacher.logits", "target": "label"
+    }  # fmt: skip
+    first, second, third = ({"batch_size": size} if size else {} for size in sizes)
+    other = {"trainable": {"student": False, "teacher": True}}
+    text["stages"] = [
+        {"name": "a", **first}, {"name": "b", **second}, {"name": "c", **third, **other}
+    ]  # fmt: skip
+    alone = student_alone(kdgraph.load_spec(text))
+    assert isinstance(alone.data, DataSet)
+    assert (alone.data.batch_size, alone.train and alone.train.epochs) == (found, 6)

@@ -252,3 +252,21 @@ def test_an_unknown_group_is_an_error_with_its_place(tmp_path: Path) -> None:
     spec["train"]["optimizer"]["groups"][0]["params"] = "student.fcc.*"
     with pytest.raises(Exception, match=r"no trained parameter is called 'student\.fcc"):
         go(tmp_path, spec)
+
+
+def test_a_changed_file_of_an_action_is_another_run(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    step = kdgraph.compile(SPEC, trust=["staged_nets"])
+    weights = dict(step.models["student"].state_dict())
+    path = tmp_path / "w.safetensors"
+    save_file(weights, path)
+    spec = copy.deepcopy(SPEC)
+    load = {"use": "load", "module": "student", "weights": str(path)}
+    spec["stages"] = [{"name": "one", "before": [load], "losses": {"of_helper": 0}}]
+    spec["stages"][0]["trainable"] = {"helper": False}
+    go(tmp_path / "run", spec, steps=1)
+    go(tmp_path / "run", spec, steps=1, resume=True)
+    save_file({name: value + 1 for name, value in weights.items()}, path)
+    with pytest.raises(kdgraph.KDGraphError, match="KD716"):
+        go(tmp_path / "run", spec, resume=True)
