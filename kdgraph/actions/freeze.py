@@ -18,7 +18,8 @@ class Freeze(Action):
 
     They stay bit for bit what they are until ``unfreeze``, in this stage and in later ones. Layers
     with running statistics (batch norms) among them stay in eval mode, so that the statistics
-    stay too. A parameter that is tied to one elsewhere is frozen there as well.
+    stay too. A parameter that is tied to one elsewhere is frozen there as well. ``load`` and
+    ``set_number`` still give frozen parts the values that they name.
     """
 
     use: Literal["freeze"] = "freeze"

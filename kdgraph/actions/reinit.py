@@ -44,11 +44,11 @@ class Reinit(Action):
 
     def _layers(self, world: World) -> tuple[list[nn.Module], int]:
         """Every layer that has something to reset, and can; the number of those left out."""
-        from torch.nn.utils.parametrize import is_parametrized
+        from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-        named = [
-            f for f in world.find(self.modules, self.types, inside=True) if _has_values(f.module)
-        ]
+        every = world.find(self.modules, self.types, inside=True)
+        layers = [f for f in every if not isinstance(f.module, ParametrizationList)]
+        named = [f for f in layers if _has_values(f.module) or is_parametrized(f.module)]
         held = _held(world)
         found = [f for f in named if not held.intersection(_things(f.module))]
         if named and not found:

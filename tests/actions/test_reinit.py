@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import register_parametrization
 
 import kdgraph
+from kdgraph.actions._fake_quantize import FakeQuantize
 from kdgraph.actions._frozen import freeze_part
 from kdgraph.actions._world import World
 from kdgraph.actions.reinit import Reinit
@@ -111,6 +113,8 @@ def test_a_skeleton_draws_no_random_numbers() -> None:
         (net(), {"modules": ("student",), "types": ("Conv2d",)}, "no module of Conv2d"),
         (nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2))), {"modules": ("student",)},
          r"'student\.0' computes its weights"),
+        (nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2, bias=False))),
+         {"modules": ("student",)}, r"'student\.0' computes its weights"),
     ],
 )  # fmt: skip
 def test_refusals_change_nothing(student: nn.Module, keys: dict[str, Any], message: str) -> None:
@@ -136,6 +140,15 @@ def test_what_is_frozen_stays() -> None:
     assert moved(student, before) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     with pytest.raises(ActionError, match="all layers here are frozen"):
         done(student, modules=("student.1",))
+
+
+def test_what_is_frozen_may_be_quantised() -> None:
+    student = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    freeze_part(student[0])
+    register_parametrization(student[0], "weight", FakeQuantize(2, torch.tensor(0.5)))
+    before = state(student)
+    assert "1 layer with 6 parameters" in done(student, modules=("student",))[0]
+    assert moved(student, before) == {"1.weight", "1.bias"}
 
 
 def test_what_is_tied_to_something_frozen_stays() -> None:
