@@ -14,7 +14,7 @@ LESS_IS_BETTER = {"calibration_error", "char_error_rate", "perplexity", "word_er
 _HEAD = """# Methods: results
 
 Each method's shipped spec as `make methods` trains it, beside two others for the same number of
-steps, from the same initial values, in the same order of rows: the **student alone**, on the label
+epochs, from the same initial values, in the same order of rows: the **student alone**, on the label
 edges of the spec, their weights divided by their sum, and nothing else; and **plain**, the file
 `benchmarks/methods/NAME_plain.yaml`: ordinary distillation of the same teacher, but label smoothing
 for `tfkd_reg` and `adaptive_smoothing`. Figures are of the test part, mean and standard deviation
@@ -23,7 +23,9 @@ standard error: within about two of those it says nothing.
 
 What is not equal: methods that call the student twice (`ccd_jda`, `cons_kd`) do twice the work in a
 step. The student alone keeps the data and the label edges as they are: for `liver_fibrosis` that is
-with MixUp, weights of classes and smoothing. It has no losses on features, as `cskd` has.
+with MixUp, weights of classes and smoothing. It has no losses on features, as `cskd` has. Of a
+method with stages it trains in one go, for as many epochs as the student is trained in all of them,
+in batches of their size where they agree on one, and with the optimiser of `train`.
 
 These are short runs of small networks on small data, made to show that each method runs and what
 it does there. They are no ranking of methods, and no replication of any paper's table. The specs in
