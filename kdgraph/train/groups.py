@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from kdgraph.errors import DataError, near
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import at_stage
 
 
 def may_match(spec: Spec, pattern: str) -> bool:
@@ -41,7 +42,8 @@ def check_groups(spec: Spec, plan: Report) -> None:
     """Finds groups of the optimiser of a stage that no parameter can be in.
 
     Patterns of models are compared with their parameters as they are now, at the start of the
-    stage; of links and losses, whose parameters come with the stage, with their names.
+    stage; of links and losses, whose parameters come with the stage, with the names of those that
+    it or one before it has.
 
     Args:
         spec: with all stages.
@@ -59,10 +61,12 @@ def check_groups(spec: Spec, plan: Report) -> None:
         if spec.is_moving(model)
         for name, _ in captured.root.named_parameters()
     ]
+    at = next((i for i, s in enumerate(spec.stages) if plan.spec.leg in s.legs), None)
+    past = spec.stages[: at + 1] if at is not None else ()
+    made = [at_stage(spec, leg) for stage in past for leg in stage.legs] or [spec]
     for group in plan.spec.train.optimizer.groups:
-        if any(_is_found(spec, pattern, names) for pattern in group.params):
+        if any(_is_found(pattern, names, made) for pattern in group.params):
             continue
-        at = next((i for i, s in enumerate(spec.stages) if plan.spec.leg in s.legs), None)
         own = at is not None and spec.stages[at].optimizer is not None
         place = ("stages", at) if at is not None and own else ("train",)
         raise DataError.of(
@@ -73,10 +77,10 @@ def check_groups(spec: Spec, plan: Report) -> None:
         )
 
 
-def _is_found(spec: Spec, pattern: str, names: list[str]) -> bool:
+def _is_found(pattern: str, names: list[str], made: list[Spec]) -> bool:
     owner = pattern.partition(".")[0]
-    if _is_open(owner) or owner not in spec.models:
-        return may_match(spec, pattern)
+    if _is_open(owner) or owner not in made[0].models:
+        return any(may_match(spec, pattern) for spec in made)
     return any(fnmatchcase(name, pattern) for name in names)
 
 

@@ -145,10 +145,17 @@ def test_groups_of_any_part_of_a_stage_are_fine(make_spec: Any) -> None:
         text["models"][model]["taps"]["mid"] = "3"
     text["links"] = {"mid": {"student": "student.mid", "teacher": "teacher.mid"}}
     text["losses"]["hint"] = {"use": "vid", "link": "mid"}
-    quantised = {"name": "two", "before": [{"use": "quantize", "modules": "student"}]}
+    quantised = {
+        "name": "two",
+        "before": [{"use": "quantize", "modules": "student"}],
+        "losses": {"hint": 0},  # the link is there from before
+    }
     spec = kdgraph.load_spec({**text, "stages": [{"name": "one"}, quantised]})
     for plan in plans(spec, trust=["small_nets"]):
         check_groups(spec, plan)
+    spec = kdgraph.load_spec({**text, "stages": [quantised, {"name": "one"}]})
+    with pytest.raises(DataError, match=r"KD712.*'links\.mid"):
+        check_groups(spec, next(plans(spec, trust=["small_nets"])))
 
 
 def test_the_student_alone_is_planned_too(
