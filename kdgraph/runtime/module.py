@@ -160,7 +160,8 @@ class DistillModule(nn.Module):
         """Moves to a stage, ``STAGE`` or ``STAGE.PHASE``, with the actions in between.
 
         Those are the ``after`` actions of the stage that is left and the ``before`` actions of the
-        one that is entered; between phases of a stage there are none. Progress starts again at 0.
+        one that is entered; between phases of a stage there are none. In another stage progress
+        starts again at 0.
         An optimiser is to be built anew for a new stage, and only there.
 
         Returns:
@@ -172,10 +173,11 @@ class DistillModule(nn.Module):
         """
         stages = self._course()
         before = len(stages.log)
+        old, epoch, iteration = stages.stage, self.steer.epoch, self.steer.iteration
         stages.move(name)
         self._install(stages.built())
         self.train(self.training)
-        self.steer.set(0.0, 0.0)
+        self.steer.set(*((epoch, iteration) if stages.stage == old else (0.0, 0.0)))
         return [line for done in stages.log[before:] for line in done.lines]
 
     def after_epoch(self, epochs: int, *, best: bool = False) -> list[str]:
@@ -212,10 +214,12 @@ class DistillModule(nn.Module):
         self.steer.set(epoch, iteration)
 
     def carry(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lets an optimiser follow parameters that actions have replaced, with their moments."""
+        """Lets an optimiser follow what the actions done last did to parameters, with moments.
+
+        Of several optimisers each is carried. To be called after ``after_epoch``.
+        """
         stages = self._course()
-        carry(optimizer, stages.moved, list(self.parameters()))
-        stages.moved.clear()
+        carry(optimizer, stages.moved, stages.fresh, stages.nets)
 
     def _course(self) -> Stages:
         if self.stages is not None:

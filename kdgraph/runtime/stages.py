@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from kdgraph.actions._snapshots import follow
 from kdgraph.actions._world import Batches, Moved, World
 from kdgraph.actions.base import Action
-from kdgraph.errors import InputError
+from kdgraph.errors import ActionError, InputError
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import at_stage, stage_of
@@ -62,19 +63,23 @@ class Stages(nn.Module):
         spec: with all stages.
         nets: every network, changed in place by actions.
         build: compiles the spec of a leg.
-        adapters: the adapters there are so far, by link.
+        kept: the adapters, signals and losses there are so far (``adapters.mid``).
         skeleton: the networks hold no values.
 
     Attributes:
         leg: the present one; empty before the first is entered.
         log: what was done, in order.
-        moved: parameters that took the place of others, since the last ``carry``.
+        visited: the stages entered, in order, each with the length of the log by then.
+        moved: parameters that took the place of others, by the actions that were done last.
+        fresh: parameters that can be trained since then, and could not before or were not there.
         batches: see ``World``; a trainer fills it in.
     """
 
     leg: str
     log: list[Done]
+    visited: list[tuple[str, int]]
     moved: list[Moved]
+    fresh: list[tuple[str, nn.Parameter]]
     batches: Batches | None
 
     def __init__(
@@ -82,26 +87,39 @@ class Stages(nn.Module):
         spec: Spec,
         nets: Mapping[str, nn.Module],
         build: Callable[[Spec, bool], Built],
-        adapters: Callable[[], Mapping[str, nn.Module]],
+        kept: Callable[[], Mapping[str, nn.Module]],
         skeleton: bool = False,
     ) -> None:
         super().__init__()
         # out of nn.Module's sight, to which networks belong elsewhere
         vars(self).update(
-            spec=spec, leg="", log=[], moved=[], batches=None, _nets=dict(nets), _build=build,
-            _adapters=adapters, _skeleton=skeleton, _known={}, _paused={}, _anew=False,
-            _install=None,
+            spec=spec, leg="", log=[], visited=[], moved=[], fresh=[], batches=None,
+            _nets=dict(nets), _build=build, _kept=kept, _skeleton=skeleton, _known={}, _paused={},
+            _anew=False, _over=False, _applied=[], _seen=set(), _install=None,
         )  # fmt: skip
 
     spec: Spec
     _nets: dict[str, nn.Module]
     _build: Callable[[Spec, bool], Built]
-    _adapters: Callable[[], Mapping[str, nn.Module]]
+    _kept: Callable[[], Mapping[str, nn.Module]]
     _skeleton: bool
     _known: dict[str, Built]
     _paused: dict[str, list[str]]
     _anew: bool
+    _over: bool
+    _applied: list[Callable[[Tensor], Tensor]]
+    _seen: set[str]
     _install: Callable[[Built], None] | None
+
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """Every network by its model."""
+        return self._nets
+
+    @property
+    def stage(self) -> StageSpec:
+        """The present stage."""
+        return stage_of(self.spec, self.leg)
 
     def attach(self, install: Callable[[Built], None]) -> None:
         """Says who is to run the programs of the leg that is entered."""
@@ -115,19 +133,23 @@ class Stages(nn.Module):
         """
         new = stage_of(self.spec, leg)
         old = stage_of(self.spec, self.leg) if self.leg else None
-        self._unpause()
-        if old != new:
-            if old is not None:
-                self._all(old, "after")
-            self._all(new, "before")
-        self._pause(leg)
+        if old == new:
+            self._unpause()
+            self._pause(leg)
+        else:
+            with self._acting(leg):
+                if old is not None and not self._over:
+                    self._all(old, "after")
+                vars(self)["_over"] = True  # not once more, where the next action is refused
+                self._all(new, "before")
+                vars(self)["_over"] = False
+                self.visited.append((new.name, len(self.log)))
         vars(self)["leg"] = leg
 
     def finish(self) -> None:
         """Does the actions behind the present stage, at the end of the course."""
-        self._unpause()
-        self._all(stage_of(self.spec, self.leg), "after")
-        self._pause(self.leg)
+        with self._acting(self.leg, over=True):
+            self._all(stage_of(self.spec, self.leg), "after")
 
     def after_epoch(self, epochs: int, best: bool) -> bool:
         """Does the actions within the present stage that are due after so many epochs of it.
@@ -137,19 +159,55 @@ class Stages(nn.Module):
         """
         stage = stage_of(self.spec, self.leg)
         due = [at for at, action in enumerate(stage.during) if action.due(epochs, best)]
-        self._unpause()
-        for at in due:
-            self._do(stage, "during", at, epochs)
-        self._pause(self.leg)
+        with self._acting(self.leg):
+            for at in due:
+                self._do(stage, "during", at, epochs)
         return bool(due)
 
     def rehearse(self) -> None:
         """Does every action within the present stage once, the earliest first."""
         stage = stage_of(self.spec, self.leg)
+        with self._acting(self.leg):
+            for at in sorted(range(len(stage.during)), key=lambda at: stage.during[at].start):
+                self._do(stage, "during", at, 0)
+
+    @contextmanager
+    def _acting(self, leg: str, over: bool = False) -> Iterator[None]:
+        """While actions are done no model waits for its turn; notes what can be trained since.
+
+        Where an action is refused, the present leg stays. Something has to be left to be trained,
+        unless the course is ``over``.
+        """
         self._unpause()
-        for at in sorted(range(len(stage.during)), key=lambda at: stage.during[at].start):
-            self._do(stage, "during", at, 0)
-        self._pause(self.leg)
+        self.moved.clear()
+        before = {id(p) for _, p in self._trained()}
+        done = len(self.log)
+        try:
+            yield
+            replaced = {id(moved.new) for moved in self.moved}
+            known = before | replaced
+            self.fresh[:] = [(n, p) for n, p in self._trained() if id(p) not in known]
+        except BaseException:
+            if self.leg:
+                self._pause(self.leg)
+            raise
+        self._pause(leg)
+        if len(self.log) > done and not over and not self._can_learn(leg):
+            span = self.spec.span("stages", self.spec.stages.index(stage_of(self.spec, leg)))
+            message = f"nothing is left to be trained in {leg!r}"
+            raise ActionError.of("KD751", message, span=span, help="what was frozen, and where?")
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter of a network that can be trained, with the name of its model."""
+        for name, net in self._nets.items():
+            if self.spec.is_moving(name):
+                yield from ((name, p) for p in net.parameters() if p.requires_grad)
+
+    def _can_learn(self, leg: str) -> bool:
+        others = (p for part in self._kept().values() for p in part.parameters())
+        links = at_stage(self.spec, leg).links
+        waits = (p for p in others if p.requires_grad)
+        return bool(links) or any(True for _ in self._trained()) or any(True for _ in waits)
 
     def waiting(self) -> list[nn.Parameter]:
         """The parameters that are frozen now, and trained in another phase of this stage."""
@@ -162,12 +220,37 @@ class Stages(nn.Module):
         ]
 
     def built(self) -> Built:
-        """The present leg compiled: from before, unless an action has changed networks since."""
+        """The present leg compiled: from before, unless an action has changed networks since.
+
+        With it all other legs of its stage are, so that what they train is there from its start:
+        an optimiser and a checkpoint hold the adapters of a phase whose turn is yet to come.
+        """
         if anew := self.changed():
             self._known.clear()
-        if self.leg not in self._known:
-            self._known[self.leg] = self._build(at_stage(self.spec, self.leg), anew)
-        return self._known[self.leg]
+        present = self.leg
+        for leg in stage_of(self.spec, present).legs:
+            if leg not in self._known:
+                self._set(leg)
+                self._known[leg] = self._moved_along(self._build(at_stage(self.spec, leg), anew))
+                anew = False
+        if self.leg != present:
+            self._set(present)
+        found = self._known[present]
+        return found._replace(parts={**found.parts, **self._kept()})
+
+    def _set(self, leg: str) -> None:
+        self._unpause()
+        self._pause(leg)
+        vars(self)["leg"] = leg
+
+    def _moved_along(self, built: Built) -> Built:
+        """Lets what is new go where the module has gone, and be of the type it was cast to."""
+        for key, part in built.parts.items():
+            if key == "steer" or (key in self._kept() and key not in self._seen):
+                self._seen.add(key)
+                for fn in self._applied:
+                    part._apply(fn)  # type: ignore[no-untyped-call]  # untyped there
+        return built
 
     def changed(self) -> bool:
         """Whether an action has rebuilt a network since this was last asked."""
@@ -188,7 +271,8 @@ class Stages(nn.Module):
         action = getattr(stage, place)[at]
         assert isinstance(action, Action)
         span = self.spec.span("stages", self.spec.stages.index(stage), place, at)
-        world = World(self.spec, self._nets, self._adapters(), self._skeleton, self.batches, span)
+        links = {k.partition(".")[2]: p for k, p in self._kept().items() if k[:8] == "adapters"}
+        world = World(self.spec, self._nets, links, self._skeleton, self.batches, span)
         return action, world
 
     def _apply_one(self, done: Done, action: Action, world: World) -> None:
@@ -227,7 +311,8 @@ class Stages(nn.Module):
     def get_extra_state(self) -> Tensor:
         """The leg and the log as bytes, uint8 [N], so that any checkpoint can hold them."""
         file = io.BytesIO()
-        torch.save({"leg": self.leg, "log": [list(done) for done in self.log]}, file)
+        log = [list(done) for done in self.log]
+        torch.save({"leg": self.leg, "log": log, "visited": self.visited}, file)
         return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -243,7 +328,20 @@ class Stages(nn.Module):
             message = "the checkpoint is of another course of stages and actions"
             raise InputError.of("KD704", message, help="load it into a freshly compiled module")
         self._unpause()
-        for done in log[len(here) :]:
+        at = len(here)
+        for name, until in found["visited"][len(self.visited) :]:
+            self._again(log[at:until])
+            at = until
+            self.visited.append((name, until))
+            self._make(name)
+        self._again(log[at:])
+        self._set(found["leg"])
+        if self._install is not None:
+            self._install(self.built())
+
+    def _again(self, log: list[Done]) -> None:
+        """Does what was done; what only wrote values is followed by loading them."""
+        for done in log:
             stage = next((s for s in self.spec.stages if s.name == done.stage), None)
             if stage is None or done.at >= len(getattr(stage, done.place)):
                 raise InputError.of("KD704", f"the spec has no stage {done.stage!r} any more")
@@ -253,13 +351,25 @@ class Stages(nn.Module):
                 self.log[-1] = done
             else:
                 self.log.append(done)
-        self._pause(found["leg"])
-        vars(self)["leg"] = found["leg"]
-        if self._install is not None:
-            self._install(self.built())
+
+    def _make(self, name: str) -> None:
+        """Makes the adapters and losses of a stage that was passed, as the checkpoint has them."""
+        stage = next(s for s in self.spec.stages if s.name == name)
+        for leg in stage.legs:
+            spec = at_stage(self.spec, leg)
+            parts = [f"adapters.{link}" for link in spec.links]
+            parts += [f"losses.{loss}" for loss in spec.losses]
+            parts += [f"signals.{signal}" for signal in spec.signals]
+            if not self._kept().keys() >= set(parts):
+                if anew := self.changed():
+                    self._known.clear()
+                self._set(leg)
+                self._moved_along(self._build(spec, anew))
+        self._unpause()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stages:
         """Forgets the programs of other legs, whose folded weights would stay behind."""
+        self._applied.append(fn)
         for leg in [leg for leg in self._known if leg != self.leg]:
             del self._known[leg]
         return self

@@ -116,15 +116,23 @@ def levels(spec: Spec) -> Iterator[tuple[Keys, StageSpec | PhaseSpec]]:
 
 
 def _train(spec: Spec, stage: StageSpec) -> Any:
-    """The ``train`` block of a stage."""
+    """The ``train`` block of a stage.
+
+    One that does not train what is scored neither ends early nor keeps the best by itself: the
+    metric says nothing of what it trains.
+    """
     if spec.train is None:
         return None
+    scored = "student" if "student" in spec.models else min(spec._learning, default="")
+    trains = any(
+        level.trainable.get(scored, spec.is_trainable(scored)) for level in (stage, *stage.phases)
+    )
     own: Mapping[str, Any] = {
         "epochs": stage.length(spec.train.epochs),
-        "early_stop": stage.early_stop or spec.train.early_stop,
+        "early_stop": stage.early_stop or (spec.train.early_stop if trains else None),
         "optimizer": stage.optimizer or spec.train.optimizer,
         "scheduler": stage.scheduler or spec.train.scheduler,
-        "keep": stage.keep or spec.train.keep,
+        "keep": stage.keep or (spec.train.keep if trains else "last"),
     }
     return spec.train.model_copy(update=own)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from kdgraph.runtime.carry import carry
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
@@ -22,12 +23,16 @@ from kdgraph.train.metrics import monitored, rises
 from kdgraph.train.optim import (
     build_optimizer,
     build_scheduler,
+    frozen_names,
+    join,
     restore,
     state_of,
     trained_parameters,
 )
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Batch, Scorer
+
+_KEEPING = ("freeze", "unfreeze")  # rebuild the graph, but what it computes is the same
 
 
 class Learner(Scorer):
@@ -104,19 +109,19 @@ class Learner(Scorer):
         """Does the actions that are due after an epoch.
 
         Returns:
-            Whether the student has other tensors now, so that weights from before do not fit.
+            Whether networks compute something else now, so that weights from before do not fit.
         """
         if self.distill.stages is None:
             return False
-        before = self._tensors()
+        stages = self.distill.stages
+        before = len(stages.log)
         torch.manual_seed(seed_of("act", self.seed, self.course.passed + self.epoch))
         self.distill.after_epoch(self.epoch, best=best)
-        self.distill.carry(self.optimizer)
-        return self._tensors() != before
-
-    def _tensors(self) -> dict[str, torch.Size]:
-        state = self.distill.student.state_dict()
-        return {name: value.shape for name, value in state.items()}
+        carry(self.optimizer, stages.moved, (), stages.nets)
+        join(self.optimizer, self.settings.optimizer, self.distill)
+        stage = stages.stage
+        did = (stage.during[done.at] for done in stages.log[before:] if done.lines)
+        return any(getattr(a, "rebuilds", False) and a.use not in _KEEPING for a in did)
 
     def end_course(self) -> None:
         """Does the actions that end the last stage."""
@@ -134,7 +139,9 @@ class Learner(Scorer):
         stage = self.course.stage
         own = ("stages", self.course.at) if stage and stage.optimizer else ("train",)
         place = self.spec.span(*own, "optimizer")
-        self.optimizer = build_optimizer(written, trained_parameters(self.distill), place)
+        self.optimizer = build_optimizer(
+            written, trained_parameters(self.distill), place, frozen_names(self.distill)
+        )
         self.scheduler: LRScheduler | None = None
         if self.settings.scheduler is not None:
             self.scheduler = build_scheduler(

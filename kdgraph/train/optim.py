@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from kdgraph.errors import DataError, Span, near
 from kdgraph.runtime.module import DistillModule
-from kdgraph.spec.training import Optimizer, Scheduler
+from kdgraph.spec.training import Group, Optimizer, Scheduler
 
 _CLOSURE = {"LBFGS"}  # needs the loss to be computed again inside its step
 _COMPOSED = {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
@@ -39,13 +39,17 @@ SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
 
 
 def build_optimizer(
-    written: Optimizer, parameters: Mapping[str, nn.Parameter], span: Span | None = None
+    written: Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    span: Span | None = None,
+    frozen: Collection[str] = (),
 ) -> torch.optim.Optimizer:
-    """The optimiser as written.
+    """The optimiser as written. With ``groups`` its first group is of what is in none of them.
 
     Args:
         written: its class, arguments and groups.
         parameters: what it gets, by name, ``student.fc.weight`` or ``links.mid.weight``.
+        frozen: names that a group may be of as well, though there is nothing to train.
         span: where it is written.
 
     Raises:
@@ -60,8 +64,8 @@ def build_optimizer(
     for group in written.groups:
         own = _tuples(group.arguments)
         _check_arguments(cls, own, span)
-        found = [n for n in left if any(fnmatchcase(n, pattern) for pattern in group.params)]
-        if not found:
+        found = [n for n in left if _is_in(group, n)]
+        if not found and not any(_is_in(group, n) for n in frozen):
             raise DataError.of(
                 "KD712",
                 f"no trained parameter is called {' or '.join(map(repr, group.params))}",
@@ -69,9 +73,27 @@ def build_optimizer(
                 help=near(group.params[0], left),
             )
         groups.append({"params": [left.pop(n) for n in found], **own})
-    rest = list(left.values())
-    given: list[Any] = [{"params": rest}, *groups] if groups and rest else groups or rest
+    rest: list[Any] = list(left.values())
+    given = [{"params": rest}, *groups] if groups else rest
     return cast(torch.optim.Optimizer, _built(cls, given, arguments, span))
+
+
+def _is_in(group: Group, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in group.params)
+
+
+def join(optimizer: torch.optim.Optimizer, written: Optimizer, step: DistillModule) -> None:
+    """Puts what can be trained since the optimiser was built into the group it is written in."""
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in trained_parameters(step).items():
+        if id(parameter) not in known:
+            places = [i for i, group in enumerate(written.groups, 1) if _is_in(group, name)]
+            optimizer.param_groups[places[0] if places else 0]["params"].append(parameter)
+
+
+def frozen_names(step: DistillModule) -> set[str]:
+    """The names of what is not trained now."""
+    return _by_name(step).keys() - trained_parameters(step).keys()
 
 
 def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:

@@ -115,7 +115,7 @@ def _run(name: str, learner: Learner, keeper: Keeper, setting: Setting) -> None:
         if to_do and learner.iteration < limit:
             _fit(name, learner, keeper, limit, setting)
         ended = keeper.stopped or learner.epoch == learner.settings.epochs
-        if not ended or learner.course.is_last:
+        if not ended or learner.course.is_last or learner.iteration >= limit < total:
             return
         keeper.next_stage(learner)
 

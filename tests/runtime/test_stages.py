@@ -223,3 +223,123 @@ def test_a_compiled_step_follows_its_stages() -> None:
             zero = torch.zeros(())
             grads.append([zero if p.grad is None else p.grad.sum() for p in step.parameters()])
         torch.testing.assert_close(*grads)
+
+
+LATE = {
+    **{key: SPEC[key] for key in ("kdgraph", "name", "batch", "models", "links", "losses")},
+    "stages": [
+        {
+            "name": "turns",
+            "rounds": 1,
+            "trainable": {"helper": False},
+            "losses": {"of_helper": 0},
+            "phases": [
+                {"name": "labels", "losses": {"hint": 0}},
+                {"name": "hints", "losses": {"label": 0}},
+            ],
+        },
+        {"name": "alone", "trainable": {"helper": False}, "losses": {"hint": 0, "of_helper": 0}},
+    ],
+}
+
+
+def test_the_adapter_of_a_later_phase_is_there_from_the_start_of_its_stage() -> None:
+    step = compiled(LATE)
+    adapter = dict(step.adapters.named_parameters())
+    assert adapter
+    step.set_stage("turns.hints")
+    assert all(p is adapter[name] for name, p in step.adapters.named_parameters())
+    step.set_stage("turns.labels")
+    assert dict(step.adapters.named_parameters()).keys() == adapter.keys()
+
+
+def test_a_checkpoint_holds_the_adapters_of_stages_that_were_passed() -> None:
+    spec = {**LATE, "stages": [LATE["stages"][1], LATE["stages"][0], LATE["stages"][1]]}
+    spec["stages"][2] = {**spec["stages"][2], "name": "again"}
+    step = compiled(spec)
+    step.set_stage("turns.hints")
+    train(step)
+    step.set_stage("again")
+    fresh = compiled(spec)
+    fresh.load_state_dict(step.state_dict())
+    assert fresh.stages.leg == "again"
+    for name, value in step.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]) or name.startswith("stages"), name
+
+
+def test_new_adapters_follow_a_cast() -> None:
+    spec = {**LATE, "stages": [LATE["stages"][1], LATE["stages"][0]]}
+    step = compiled(spec).double()
+    step.check_values = False
+    step.set_stage("turns.hints")
+    assert {p.dtype for p in step.adapters.parameters()} == {torch.float64}
+
+
+def pruning(**during: Any) -> dict[str, Any]:
+    spec = copy.deepcopy(SPEC)
+    spec["links"] = {}
+    spec["losses"] = {k: SPEC["losses"][k] for k in ("label", "of_helper")}
+    spec["stages"] = [{"name": "all", "during": [during]}]
+    for model in spec["models"].values():
+        model["taps"] = {"logits": "output"}
+    return spec
+
+
+def test_each_of_several_optimisers_is_carried_and_keeps_to_its_own() -> None:
+    step = compiled(pruning(use="prune", module="student.0", eps=0.4, fold_mean=True))
+    step.stages.batches = lambda: iter([batch()])
+    head = nn.Linear(2, 2)
+    own = {n: torch.optim.Adam(m.parameters(), 0.01) for n, m in step.models.items()}
+    own["student"].add_param_group({"params": head.parameters()})
+    before = {id(p) for p in step.models["helper"].parameters()}
+    for _ in range(2):
+        step(**batch()).loss.backward()
+        for optimizer in own.values():
+            optimizer.step()
+    (line,) = step.after_epoch(1)
+    assert "student.0: 5 ->" in line
+    for optimizer in own.values():
+        step.carry(optimizer)
+    groups = own["student"].param_groups
+    assert {id(p) for p in groups[0]["params"]} == {id(p) for p in step.student.parameters()}
+    assert groups[1]["params"] == list(head.parameters())
+    assert {id(p) for p in own["helper"].param_groups[0]["params"]} == before
+    for p in step.student.parameters():
+        assert own["student"].state[p]["exp_avg"].shape == p.shape
+    step(**batch()).loss.backward()
+    own["student"].step()
+
+
+def test_an_optimiser_without_moments_of_that_shape_starts_afresh() -> None:
+    step = compiled(pruning(use="prune", module="student.0", eps=0.4, fold_mean=True))
+    step.stages.batches = lambda: iter([batch()])
+    optimizer = torch.optim.Adafactor(step.student.parameters())
+    for turn in range(2):
+        step(**batch()).loss.backward()
+        optimizer.step()
+        if turn == 0:
+            step.after_epoch(1)
+            step.carry(optimizer)
+            optimizer.zero_grad()
+
+
+def test_nothing_left_to_train_is_told_at_the_stage() -> None:
+    spec = pruning(use="freeze", modules=["student", "helper"])
+    step = compiled(spec)
+    with pytest.raises(KDGraphError, match="nothing is left to be trained in 'all'") as found:
+        step.after_epoch(1)
+    assert found.value.diagnostics[0].code == "KD751"
+
+
+def test_a_refused_action_leaves_the_module_in_its_stage() -> None:
+    spec = pruning(use="freeze", modules="student.0")
+    spec["stages"][0]["after"] = [{"use": "unfreeze", "modules": "student.0"}]
+    spec["stages"].append(
+        {"name": "next", "before": [{"use": "prune", "module": "student.0", "fold_mean": True}]}
+    )
+    step = compiled(spec)
+    for _ in range(2):  # without data
+        with pytest.raises(KDGraphError, match="training data"):
+            step.set_stage("next")
+    assert (step.stages.leg, len(step.stages.log)) == ("all", 1)
+    step(**batch()).loss.backward()
