@@ -27,8 +27,8 @@ Around = Annotated[AdapterEntry, OneOf(ADAPTERS, short=True, many="chain")]
 class Graft(Action):
     """``after(scion(before(x)))`` in the place of a model's own segment.
 
-    Progressive network grafting, Shen et al. 2021 (arXiv 2012.04915). ``at`` names modules of a trained model, ``scion`` as many
-    of another model, in the same order; that model is only looked at: the grafts are copies. From
+    Progressive network grafting, Shen et al. 2021 (arXiv 2012.04915). ``at`` names modules of a
+    trained model, ``scion`` as many of another model, in the same order; that model is only looked at: the grafts are copies. From
     the first graft on, all else in the model is frozen, as by ``freeze``, and what is trained is
     exactly the scions in place and their adapters.
 

@@ -28,8 +28,9 @@ class NormalisedL2(RowLoss):
 
     The loss of network grafting, Shen et al. 2021 (arXiv 2012.04915), on logits, with
     ``reduction: sum``. It is twice the edge ``cosine``, but exactly 0, and with all digits, where
-    both sides are nearly equal. Vectors are [B, D], tokens [B, L, D] or maps [B, C, H, W] of equal shape; one row per sample, token or
-    pixel. A vector no longer than 1e-12 counts as 0 and gets no gradient.
+    both sides are nearly equal. Vectors are [B, D], tokens [B, L, D] or maps [B, C, H, W] of equal
+    shape; one row per sample, token or pixel. A vector no longer than 1e-12 counts as 0 and gets no
+    gradient.
     """
 
     use: Literal["normalised_l2"] = "normalised_l2"

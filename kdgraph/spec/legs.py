@@ -124,9 +124,8 @@ def _train(spec: Spec, stage: StageSpec) -> Any:
     if spec.train is None:
         return None
     scored = "student" if "student" in spec.models else min(spec._learning, default="")
-    trains = any(
-        level.trainable.get(scored, spec.is_trainable(scored)) for level in (stage, *stage.phases)
-    )
+    parts: list[StageSpec | PhaseSpec] = [stage, *stage.phases]
+    trains = any(part.trainable.get(scored, spec.is_trainable(scored)) for part in parts)
     own: Mapping[str, Any] = {
         "epochs": stage.length(spec.train.epochs),
         "early_stop": stage.early_stop or (spec.train.early_stop if trains else None),
