@@ -28,9 +28,9 @@ class Graft(Action):
     """``after(scion(before(x)))`` in the place of a model's own segment.
 
     Progressive network grafting, Shen et al. 2021 (arXiv 2012.04915). ``at`` names modules of a
-    trained model, ``scion`` as many of another model, in the same order; that model is only looked at: the grafts are copies. From
-    the first graft on, all else in the model is frozen, as by ``freeze``, and what is trained is
-    exactly the scions in place and their adapters.
+    trained model, ``scion`` as many of another model, in the same order; that model is only looked
+    at: the grafts are copies. From the first graft on, all else in the model is frozen, as by
+    ``freeze``, and what is trained is exactly the scions in place and their adapters.
 
     The adapters make shapes fit: ``before`` what the segment reads, ``after`` what it gives. By
     default both are chosen by shapes, as in links; they start from kaiming values by fan-out, and
