@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
+from kdgraph.actions._fold import without_actions
 from kdgraph.errors import DataError
 from kdgraph.models.weights import load_weights, save_weights
 from kdgraph.spec.language import Spec
@@ -20,6 +22,7 @@ from kdgraph.spec.legs import actions
 from kdgraph.train.learner import Learner
 
 LAST, BEST, WEIGHTS = "last.ckpt", "best.safetensors", "weights.safetensors"
+STAGES, MODELS = "stages", "models"  # folders: the student after each stage, others that learn
 _KEPT = ("best", "mark", "waited", "stopped", "seconds")
 
 
@@ -82,6 +85,9 @@ class Keeper(Callback):
     def next_stage(self, learner: Learner) -> None:
         """Ends a stage with the weights it keeps, and begins the next as if it were the first."""
         self._take_best(learner)
+        stage = learner.course.stage
+        assert stage is not None
+        self._export(STAGES, stage.name, learner.distill.student)
         learner.next_stage()
         self.best = self.mark = None
         self.waited, self.stopped = 0, False
@@ -140,7 +146,16 @@ class Keeper(Callback):
             learner.end_course()
         path = self.folder / WEIGHTS
         learner.distill.save_student(path)
+        for name, model in learner.distill.models.items():
+            if model is not learner.distill.student and learner.spec.is_learning(name):
+                self._export(MODELS, name, model)
         return path
+
+    def _export(self, kind: str, name: str, model: nn.Module) -> None:
+        """Writes the weights of a model as it is without what actions put into it."""
+        folder = self.folder / kind
+        folder.mkdir(exist_ok=True)
+        save_weights(without_actions(model), folder / f"{name}.safetensors")
 
 
 def _takes_snapshots(spec: Spec) -> bool:

@@ -25,7 +25,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
 from kdgraph.train.data._load import eval_loader
 from kdgraph.train.data.base import DataSet, Splits
-from kdgraph.train.keep import BEST, LAST, WEIGHTS, Keeper
+from kdgraph.train.keep import BEST, LAST, MODELS, STAGES, WEIGHTS, Keeper
 from kdgraph.train.latency import latency
 from kdgraph.train.learner import Learner
 from kdgraph.train.progress import Board
@@ -225,7 +225,7 @@ def _clear(folder: Path) -> None:
     stages = (path.name for path in folder.glob("best-*.safetensors"))
     for name in (LAST, BEST, WEIGHTS, *stages):
         (folder / name).unlink(missing_ok=True)
-    for name in ("csv", "tensorboard"):
+    for name in ("csv", "tensorboard", STAGES, MODELS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

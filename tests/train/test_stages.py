@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import kdgraph
@@ -149,6 +150,16 @@ def test_stages_follow_each_other(whole: Path) -> None:
     edges = [{k for k in row if k.startswith("loss/")} for row in log]
     student, helper = {"loss/label", "loss/helped"}, {"loss/of_helper"}
     assert edges == [helper, helper, student, helper, student | helper, student | helper]
+
+
+def test_students_of_stages_and_other_models_are_written(whole: Path) -> None:
+    run = whole / "distilled" / "seed-0"
+    assert {p.name for p in (run / "stages").iterdir()} == {
+        "helper.safetensors",
+        "turns.safetensors",
+    }
+    helper = load_file(run / "models" / "helper.safetensors")
+    assert len(helper["1.weight"].unique()) <= 15  # quantised to 4 bits, and folded
 
 
 def test_what_actions_did_is_in_the_result(whole: Path) -> None:
