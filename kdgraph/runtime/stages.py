@@ -333,7 +333,8 @@ class Stages(nn.Module):
             self._again(log[at:until])
             at = until
             self.visited.append((name, until))
-            self._make(name)
+            if self._install is not None:
+                self._make(name)
         self._again(log[at:])
         self._set(found["leg"])
         if self._install is not None:

@@ -216,7 +216,7 @@ def test_moments_of_the_optimiser_stay(name: str) -> None:
             learn(net, optimizer)
     here, action = world(narrow, images()), Prune(module=("student.stem.0", "student.fc1"))
     assert len(action.apply(here, action.decide(here))) == 2
-    carry(optimizers[1], here.moved, list(narrow.parameters()))
+    carry(optimizers[1], here.moved, (), {})
     for parameter in narrow.parameters():
         moments = [v for v in optimizers[1].state[parameter].values() if v.dim()]
         assert moments

@@ -195,6 +195,7 @@ def test_the_same_report_without_weights() -> None:
 
 
 def test_one_graph_under_a_compiler() -> None:
+    torch._dynamo.reset()  # it counts compilations of the same code over all tests
     step = compiled(Net(), "layout")
     whole = torch.compile(step, fullgraph=True, backend="aot_eager")
     image = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))

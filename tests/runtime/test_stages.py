@@ -208,6 +208,7 @@ def test_the_registry_of_actions_finds_them() -> None:
 
 
 def test_a_compiled_step_follows_its_stages() -> None:
+    torch._dynamo.reset()  # it counts compilations of the same code over all tests
     step = compiled()
     fast = torch.compile(step, backend="aot_eager", fullgraph=True)
     for leg in ("features", "turns.student", "turns.helper", "turns.student"):
