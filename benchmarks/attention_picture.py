@@ -68,7 +68,7 @@ def _keeper(found: dict[str, Tensor], path: str) -> object:
 
 def entropies(rows: Tensor) -> list[float]:
     """``-sum_n a_n ln a_n`` of each row, in nats."""
-    return (-torch.special.xlogy(rows, rows).sum(1)).tolist()  # type: ignore[no-any-return]
+    return (-torch.special.xlogy(rows, rows).sum(1)).tolist()  # type: ignore[no-any-return]  # tolist is untyped
 
 
 def picture(layers: Mapping[str, Tensor]) -> str:

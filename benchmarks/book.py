@@ -138,7 +138,7 @@ def replay(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     logits = torch.cat([teacher(image=images[ids])["teacher.logits"] for ids in batches])
     found = []
     for case, dtype in (("replay", "float16"), ("replay_float32", "float32")):
-        column = Column("teacher.logits", (CLASSES,), dtype)  # type: ignore[arg-type]
+        column = Column("teacher.logits", (CLASSES,), dtype)  # type: ignore[arg-type]  # a name of the format, read from a list
         book = written(folder / dtype, column, logits, options.batch, made_of)
         ids = torch.randperm(options.images)[: options.batch]
         ours, theirs = in_turn(
@@ -195,7 +195,7 @@ def reads(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     cache = Cache(folder / "cache")
     cache.write(logits)
     books = {
-        dtype: written(folder / f"reads-{dtype}", Column("t", (CLASSES,), dtype), logits, 64)  # type: ignore[arg-type]
+        dtype: written(folder / f"reads-{dtype}", Column("t", (CLASSES,), dtype), logits, 64)  # type: ignore[arg-type]  # a name of the format, read from a list
         for dtype in ("float16", "float32")
     }
     chance = torch.Generator().manual_seed(1)

@@ -82,7 +82,7 @@ def _guess(source: str, module: nn.Module, args: Mapping[str, Any], main: str) -
     if main == "input_values":
         return (16000,)
     if main == "input_features":
-        return (config.num_mel_bins, 2 * config.max_source_positions)  # type: ignore[union-attr]
+        return (config.num_mel_bins, 2 * config.max_source_positions)  # type: ignore[union-attr]  # transformers' alone
     side = getattr(config, "image_size", None)
     if isinstance(side, int):
         return (int(getattr(config, "num_channels", 3)), side, side)

@@ -18,10 +18,11 @@ from kdgraph.passes.base import Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
 from kdgraph.passes.pipeline import pipeline
+from kdgraph.runtime.built import Built
 from kdgraph.runtime.lower import lower
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.report import Report
-from kdgraph.runtime.stages import Built, Stages
+from kdgraph.runtime.stages import Stages
 from kdgraph.spec.files import check_weights
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import at_stage, stage_of

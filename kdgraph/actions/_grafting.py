@@ -46,9 +46,10 @@ class Graft(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One tensor of another, in the shape that the original gives."""
-        if not self.grafted:
-            return self.original(x)  # type: ignore[no-any-return]
-        return self.after(self.scion(self.before(x)))  # type: ignore[no-any-return]
+        inner = (self.before, self.scion, self.after) if self.grafted else (self.original,)
+        for part in inner:
+            x = part(x)
+        return x
 
     def link(self, previous: Graft | None, *, handed_on: bool) -> None:
         """Says which graft's ``after`` is to become a part of this one, and whose part its own.

@@ -96,7 +96,7 @@ class Attend(Action):
     def _wrap(self, found: Found, world: World) -> str:
         from kdgraph.actions._attention import VirtualAttention
 
-        conv: Convolution = found.module  # type: ignore[assignment]
+        conv: Convolution = found.module  # type: ignore[assignment]  # found by its class
         block = self.size or conv.in_channels // (self.blocks or 1)
         outputs = self.blocks or conv.out_channels // block
         inputs = conv.in_channels // block

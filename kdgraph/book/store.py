@@ -171,7 +171,7 @@ class Book:
                 with safe_open(self.path / FOLDER / name, "pt") as file:
                     mark = (file.metadata() or {}).get("kdgraph")
                     # by way of torch: what safetensors gives NumPy is a copy
-                    arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
+                    arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118 - the file is no mapping
             except (SafetensorError, OSError) as error:
                 message = f"{self._told(name)} is damaged: {error}"
                 raise BookError.of("KD762", message, help=_AGAIN) from error

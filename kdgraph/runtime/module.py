@@ -15,11 +15,12 @@ from kdgraph.errors import InputError
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
+from kdgraph.runtime.built import Built
 from kdgraph.runtime.carry import carry
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
-from kdgraph.runtime.stages import Built, Stages
+from kdgraph.runtime.stages import Stages
 from kdgraph.spec.language import Spec
 
 

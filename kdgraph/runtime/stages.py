@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from kdgraph.actions._snapshots import follow
 from kdgraph.actions._world import Batches, Moved, World
 from kdgraph.actions.base import Action
 from kdgraph.errors import ActionError, InputError
-from kdgraph.runtime.report import Report
+from kdgraph.runtime.built import Built
+from kdgraph.runtime.log import Course, Done
+from kdgraph.runtime.turns import Turns
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import at_stage, stage_of
 from kdgraph.spec.stages import StageSpec
-
-
-class Built(NamedTuple):
-    """A spec, or one leg of it, as programs.
-
-    Attributes:
-        spec: what was compiled; of a leg, as if it had been written by itself.
-        programs: by mode, whether it trains.
-        parts: adapters, signals and losses (``adapters.mid``), and the steered numbers.
-        report: the graph, and how it came about.
-        sources: tensors of frozen models that the programs hold in another form.
-    """
-
-    spec: Spec
-    programs: Mapping[bool, fx.GraphModule]
-    parts: Mapping[str, nn.Module]
-    report: Report
-    sources: Mapping[str, tuple[Tensor, int]]
-
-
-class Done(NamedTuple):
-    """An action that was done: where it is written, what it decided, what it said.
-
-    Attributes:
-        epoch: of the stage, after which it was done; 0 for one at its edges.
-    """
-
-    stage: str
-    place: str
-    at: int
-    epoch: int
-    decided: dict[str, Any]
-    lines: list[str]
 
 
 class Stages(nn.Module):
@@ -94,17 +61,16 @@ class Stages(nn.Module):
         # out of nn.Module's sight, to which networks belong elsewhere
         vars(self).update(
             spec=spec, leg="", log=[], visited=[], moved=[], fresh=[], batches=None,
-            _nets=dict(nets), _build=build, _kept=kept, _skeleton=skeleton, _known={}, _paused={},
+            _turns=Turns(spec, nets), _build=build, _kept=kept, _skeleton=skeleton, _known={},
             _anew=False, _over=False, _applied=[], _seen=set(), _install=None,
         )  # fmt: skip
 
     spec: Spec
-    _nets: dict[str, nn.Module]
     _build: Callable[[Spec, bool], Built]
     _kept: Callable[[], Mapping[str, nn.Module]]
     _skeleton: bool
     _known: dict[str, Built]
-    _paused: dict[str, list[str]]
+    _turns: Turns
     _anew: bool
     _over: bool
     _applied: list[Callable[[Tensor], Tensor]]
@@ -112,9 +78,9 @@ class Stages(nn.Module):
     _install: Callable[[Built], None] | None
 
     @property
-    def nets(self) -> dict[str, nn.Module]:
+    def nets(self) -> Mapping[str, nn.Module]:
         """Every network by its model."""
-        return self._nets
+        return self._turns.nets
 
     @property
     def stage(self) -> StageSpec:
@@ -134,8 +100,7 @@ class Stages(nn.Module):
         new = stage_of(self.spec, leg)
         old = stage_of(self.spec, self.leg) if self.leg else None
         if old == new:
-            self._unpause()
-            self._pause(leg)
+            self._turns.begin(leg)
         else:
             with self._acting(leg):
                 if old is not None and not self._over:
@@ -178,46 +143,34 @@ class Stages(nn.Module):
         Where an action is refused, the present leg stays. Something has to be left to be trained,
         unless the course is ``over``.
         """
-        self._unpause()
+        self._turns.end()
         self.moved.clear()
-        before = {id(p) for _, p in self._trained()}
+        before = {id(p) for _, p in self._turns.trained()}
         done = len(self.log)
         try:
             yield
             replaced = {id(moved.new) for moved in self.moved}
             known = before | replaced
-            self.fresh[:] = [(n, p) for n, p in self._trained() if id(p) not in known]
+            self.fresh[:] = [(n, p) for n, p in self._turns.trained() if id(p) not in known]
         except BaseException:
             if self.leg:
-                self._pause(self.leg)
+                self._turns.begin(self.leg)
             raise
-        self._pause(leg)
+        self._turns.begin(leg)
         if len(self.log) > done and not over and not self._can_learn(leg):
             span = self.spec.span("stages", self.spec.stages.index(stage_of(self.spec, leg)))
             message = f"nothing is left to be trained in {leg!r}"
             raise ActionError.of("KD751", message, span=span, help="what was frozen, and where?")
 
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter of a network that can be trained, with the name of its model."""
-        for name, net in self._nets.items():
-            if self.spec.is_moving(name):
-                yield from ((name, p) for p in net.parameters() if p.requires_grad)
-
     def _can_learn(self, leg: str) -> bool:
         others = (p for part in self._kept().values() for p in part.parameters())
         links = at_stage(self.spec, leg).links
         waits = (p for p in others if p.requires_grad)
-        return bool(links) or any(True for _ in self._trained()) or any(True for _ in waits)
+        return bool(links) or any(True for _ in self._turns.trained()) or any(True for _ in waits)
 
     def waiting(self) -> list[nn.Parameter]:
         """The parameters that are frozen now, and trained in another phase of this stage."""
-        turns = [at_stage(self.spec, leg) for leg in stage_of(self.spec, self.leg).legs]
-        return [
-            self._nets[name].get_parameter(n)
-            for name, trained in self._paused.items()
-            if any(turn.is_trainable(name) for turn in turns)
-            for n in trained
-        ]
+        return self._turns.waiting(self.leg)
 
     def built(self) -> Built:
         """The present leg compiled: from before, unless an action has changed networks since.
@@ -239,8 +192,7 @@ class Stages(nn.Module):
         return found._replace(parts={**found.parts, **self._kept()})
 
     def _set(self, leg: str) -> None:
-        self._unpause()
-        self._pause(leg)
+        self._turns.begin(leg)
         vars(self)["leg"] = leg
 
     def _moved_along(self, built: Built) -> Built:
@@ -272,7 +224,7 @@ class Stages(nn.Module):
         assert isinstance(action, Action)
         span = self.spec.span("stages", self.spec.stages.index(stage), place, at)
         links = {k.partition(".")[2]: p for k, p in self._kept().items() if k[:8] == "adapters"}
-        world = World(self.spec, self._nets, links, self._skeleton, self.batches, span)
+        world = World(self.spec, self.nets, links, self._skeleton, self.batches, span)
         return action, world
 
     def _apply_one(self, done: Done, action: Action, world: World) -> None:
@@ -285,35 +237,9 @@ class Stages(nn.Module):
         if action.rebuilds and lines:
             vars(self)["_anew"] = True
 
-    def _pause(self, leg: str) -> None:
-        """Freezes what the leg does not train."""
-        now = at_stage(self.spec, leg)
-        for name, net in self._nets.items():
-            if not self.spec.is_moving(name):
-                continue
-            net.train(now.is_trainable(name))
-            if not now.is_trainable(name):
-                trained = [n for n, p in net.named_parameters() if p.requires_grad]
-                self._paused[name] = trained
-                for n in trained:
-                    parameter = net.get_parameter(n)
-                    parameter.requires_grad_(False)
-                    parameter.grad = None  # else its momentum would go on moving it
-
-    def _unpause(self) -> None:
-        """Lets be trained what only waits for its turn, and not what its owner has frozen."""
-        for name, trained in self._paused.items():
-            for n, parameter in self._nets[name].named_parameters():
-                if n in trained:
-                    parameter.requires_grad_(True)
-        self._paused.clear()
-
     def get_extra_state(self) -> Tensor:
         """The leg and the log as bytes, uint8 [N], so that any checkpoint can hold them."""
-        file = io.BytesIO()
-        log = [list(done) for done in self.log]
-        torch.save({"leg": self.leg, "log": log, "visited": self.visited}, file)
-        return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+        return Course(self.leg, self.log, self.visited).pack()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Does again what was done to the networks, and enters the leg.
@@ -321,22 +247,21 @@ class Stages(nn.Module):
         Raises:
             InputError: KD704 for a course that this spec does not have.
         """
-        found = torch.load(io.BytesIO(bytes(state.tolist())), weights_only=True)
-        log = [Done(*done) for done in found["log"]]
+        leg, log, visited = Course.unpack(state)
         here = [done[:4] for done in self.log]
         if [done[:4] for done in log[: len(here)]] != here:
             message = "the checkpoint is of another course of stages and actions"
             raise InputError.of("KD704", message, help="load it into a freshly compiled module")
-        self._unpause()
+        self._turns.end()
         at = len(here)
-        for name, until in found["visited"][len(self.visited) :]:
+        for name, until in visited[len(self.visited) :]:
             self._again(log[at:until])
             at = until
             self.visited.append((name, until))
             if self._install is not None:
                 self._make(name)
         self._again(log[at:])
-        self._set(found["leg"])
+        self._set(leg)
         if self._install is not None:
             self._install(self.built())
 
@@ -366,7 +291,7 @@ class Stages(nn.Module):
                     self._known.clear()
                 self._set(leg)
                 self._moved_along(self._build(spec, anew))
-        self._unpause()
+        self._turns.end()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stages:
         """Forgets the programs of other legs, whose folded weights would stay behind."""

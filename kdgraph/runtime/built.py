@@ -1,0 +1,29 @@
+"""What compiling gives: programs, and the parts that they call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, fx, nn
+
+from kdgraph.runtime.report import Report
+from kdgraph.spec.language import Spec
+
+
+class Built(NamedTuple):
+    """A spec, or one leg of it, as programs.
+
+    Attributes:
+        spec: what was compiled; of a leg, as if it had been written by itself.
+        programs: by mode, whether it trains.
+        parts: adapters, signals and losses (``adapters.mid``), and the steered numbers.
+        report: the graph, and how it came about.
+        sources: tensors of frozen models that the programs hold in another form.
+    """
+
+    spec: Spec
+    programs: Mapping[bool, fx.GraphModule]
+    parts: Mapping[str, nn.Module]
+    report: Report
+    sources: Mapping[str, tuple[Tensor, int]]
