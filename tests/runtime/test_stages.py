@@ -344,3 +344,19 @@ def test_a_refused_action_leaves_the_module_in_its_stage() -> None:
             step.set_stage("next")
     assert (step.stages.leg, len(step.stages.log)) == ("all", 1)
     step(**batch()).loss.backward()
+
+
+def test_what_can_be_trained_again_joins_the_optimiser_of_its_model_alone() -> None:
+    spec = pruning(use="unfreeze", modules="student.0")
+    spec["stages"][0]["before"] = [{"use": "freeze", "modules": "student.0"}]
+    step = compiled(spec)
+    own = {
+        n: torch.optim.SGD([p for p in m.parameters() if p.requires_grad], 0.01)
+        for n, m in step.models.items()
+    }
+    before = {n: len(optimizer.param_groups[0]["params"]) for n, optimizer in own.items()}
+    step.after_epoch(1)
+    for optimizer in own.values():
+        step.carry(optimizer)
+    now = {n: len(optimizer.param_groups[0]["params"]) for n, optimizer in own.items()}
+    assert now == {"student": before["student"] + 2, "helper": before["helper"]}
