@@ -95,11 +95,13 @@ class Cost:
         graph: what it is the cost of.
         nodes: by name of the node.
         memory: what is held at the peak.
+        dtypes: of the value of each node that is a tensor.
     """
 
     graph: DistillGraph
     nodes: Mapping[str, NodeCost]
     memory: Memory
+    dtypes: Mapping[str, str]
 
     @property
     def total(self) -> NodeCost:
@@ -156,7 +158,7 @@ def cost(graph: DistillGraph, batch: int | None = None) -> Cost:
         for node in graph
         if node.op not in ("placeholder", "output")
     }
-    return Cost(graph, nodes, _memory(graph, step, entries))
+    return Cost(graph, nodes, _memory(graph, step, entries), meter.dtypes)
 
 
 def _memory(graph: DistillGraph, step: FakeStep, batch: Mapping[str, Tensor]) -> Memory:

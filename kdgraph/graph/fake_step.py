@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from kdgraph.graph.distill_graph import DistillGraph
@@ -69,8 +69,71 @@ def fake_step(graph: DistillGraph, batch: Mapping[str, Tensor]) -> FakeStep:
             out = torch.func.functional_call(runner, named, tuple(entries))
             return _with_backward(out, meter, state)
     except Exception as error:  # the models' own code may raise anything on fake tensors
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CannotRun(f"%{meter.node}: {lines[0][:160]}") from error
+        raise CannotRun(_reason(meter.node, error)) from error
+
+
+def fake_forward(
+    graph: DistillGraph,
+    batch: Mapping[str, Tensor],
+    mode: TorchDispatchMode,
+    tell: Callable[[fx.Node, Any], None],
+) -> None:
+    """Runs a graph forward on fake tensors, without gradients, for a mode that looks on.
+
+    Args:
+        graph: at any stage. Its modules come out as they went in.
+        batch: entries by name; only their shapes and types are looked at.
+        mode: sees every operator.
+        tell: called before each node with the node and the value of its first input; of a batch
+            entry with its own.
+
+    Raises:
+        CannotRun: where some code asks for the values of a tensor, or fails in other ways.
+    """
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    state = {
+        f"root.{name}": _fake(value, fakes)
+        for named in (graph.root.named_parameters(), graph.root.named_buffers())
+        for name, value in named
+    }
+    inputs = {name: _fake(value, fakes) for name, value in batch.items()}
+    entries = [inputs[str(n.target)] for n in graph.graph.find_nodes(op="placeholder")]
+    runner = _Told(graph, tell)
+    try:
+        with _as_it_was(graph.root), fakes, mode, torch.no_grad():
+            torch.func.functional_call(runner, state, tuple(entries))
+    except Exception as error:  # the models' own code may raise anything on fake tensors
+        raise CannotRun(_reason(runner.node, error)) from error
+
+
+class _Told(nn.Module):
+    """Runs the graph node by node, and tells of each before it runs."""
+
+    def __init__(self, graph: DistillGraph, tell: Callable[[fx.Node, Any], None]) -> None:
+        super().__init__()
+        self.root, self.graph, self.tell, self.node = graph.root, graph, tell, ""
+
+    def forward(self, *entries: Tensor) -> None:
+        found: dict[fx.Node, Any] = {}
+        given = iter(entries)
+        run = fx.Interpreter(self.root, graph=self.graph.graph)
+        for node in self.graph:
+            if node.op == "output":
+                break
+            self.node = node.name
+            if node.op == "placeholder":
+                found[node] = next(given)
+                self.tell(node, found[node])
+                continue
+            first = next(iter(node.all_input_nodes), None)
+            self.tell(node, None if first is None else found[first])
+            run.env = found
+            found[node] = run.run_node(node)
+
+
+def _reason(node: str, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"%{node}: {lines[0][:160]}"
 
 
 def _with_backward(out: dict[str, Any], meter: Meter, state: Mapping[str, Tensor]) -> FakeStep:
@@ -109,6 +172,8 @@ class _Interpreter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         self._meter.node = n.name
         result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self._meter.dtypes[n.name] = str(result.dtype).removeprefix("torch.")
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 _tell(value.grad_fn, n.name, self._meter)

@@ -55,6 +55,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped ther
         backward: whether its backward is.
         flops, moved: by node and direction.
         held: every piece of memory that was made, in order.
+        dtypes: of the tensors that nodes give; whoever runs the step notes them.
         time: counts what was made and freed.
     """
 
@@ -64,6 +65,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped ther
         self.flops: Counter[Key] = Counter()
         self.moved: Counter[Key] = Counter()
         self.held: list[Held] = []
+        self.dtypes: dict[str, str] = {}
         self.time = 0
         self._whole: set[Any] = set()
         self._formulas = FlopCounterMode(display=False).flop_registry

@@ -12,6 +12,7 @@ from kdgraph.visual.manifest import manifest
 from kdgraph.visual.mermaid import mermaid
 from kdgraph.visual.picture import Arrow, Box, Cluster, Picture, picture
 from kdgraph.visual.python import python
+from kdgraph.visual.scene import scene
 from kdgraph.visual.svg import svg
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "mermaid",
     "picture",
     "python",
+    "scene",
     "svg",
     "write_build",
 ]

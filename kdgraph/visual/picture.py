@@ -7,8 +7,9 @@ little else. Whatever the passes left out of the graph is drawn faded.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import networkx as nx
 from torch import fx
@@ -16,6 +17,7 @@ from torch import fx
 from kdgraph.capture import parse_tap
 from kdgraph.graph import Role, owner_of, role_of, shape_of
 from kdgraph.graph.ops import apart, tap
+from kdgraph.passes.manager import Record
 from kdgraph.runtime.report import Report
 from kdgraph.spec.calls import Together, plain, together
 from kdgraph.visual.calls import joined, joins, parted
@@ -31,7 +33,10 @@ from kdgraph.visual.words import (
 
 @dataclass(frozen=True)
 class Box:
-    """One box. ``cluster`` is the model it lies in; ``taps`` are read from its result."""
+    """One box. ``cluster`` is the model it lies in; ``taps`` are read from its result.
+
+    ``nodes`` are the graph's that it folds, in order.
+    """
 
     id: str
     title: str
@@ -40,6 +45,7 @@ class Box:
     cluster: str | None = None
     taps: tuple[str, ...] = ()
     faded: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,24 +77,25 @@ class Picture:
     arrows: tuple[Arrow, ...]
 
 
-def picture(report: Report, *, depth: int = 0) -> Picture:
+def picture(report: Report, *, depth: int = 0, passes: int | None = None) -> Picture:
     """Folds the graph of a report.
 
     Args:
         report: of a compilation.
         depth: 0 draws one box from tap to tap; N > 0 one for each module N levels deep.
+        passes: the graph as it was behind so many of them; left out: behind all.
     """
-    return _Fold(report, depth).picture()
+    return _Fold(report, depth, report.records[:passes]).picture()
 
 
 class _Fold:
     """Sorts nodes into boxes, then draws the arrows between boxes."""
 
-    def __init__(self, report: Report, depth: int) -> None:
-        self.report = report
+    def __init__(self, report: Report, depth: int, records: Sequence[Record]) -> None:
+        self.records = records
         self.spec = report.spec
         self.depth = depth
-        self.graph = report.graph
+        self.graph = records[-1].after
         self.adapters = adapters(report)
         self.boxes: list[Box] = []
         self.box_of: dict[str, str] = {}  # node name to box id
@@ -115,7 +122,7 @@ class _Fold:
         return Cluster(model, f"{model}  {made or ''}".rstrip(), role)
 
     def _add(self, box: Box, *nodes: fx.Node) -> None:
-        self.boxes.append(box)
+        self.boxes.append(replace(box, nodes=tuple(n.name for n in nodes)))
         self.box_of.update((n.name, box.id) for n in nodes)
 
     def _shape(self, node: fx.Node) -> str:
@@ -200,9 +207,12 @@ class _Fold:
             return
         part, _, name = owner.partition(".")
         key = f"{part}_{name}"
-        known = any(b.id == key for b in self.boxes)
-        if not known:
-            self.boxes.append(Box(key, name, self._says(part, name, node), role_of(node)))
+        at = next((i for i, b in enumerate(self.boxes) if b.id == key), None)
+        if at is None:
+            self._add(Box(key, name, self._says(part, name, node), role_of(node)), node)
+            return
+        known = self.boxes[at]
+        self.boxes[at] = replace(known, nodes=(*known.nodes, node.name))
         self.box_of[node.name] = key
 
     def _says(self, part: str, name: str, node: fx.Node) -> tuple[str, ...]:
@@ -211,8 +221,9 @@ class _Fold:
             return (entry_words(self.spec.losses[name]), f"weight {weight}")
         if part == "signals":
             return (entry_words(self.spec.signals[name]), self._shape(node))
-        if part == "fused":
-            return ("losses, together",)
+        if part in ("fused", "kernel"):
+            edges = cast(Mapping[str, object], node.args[0])
+            return (" and ".join(edges), "in one node")
         source = node.all_input_nodes[0]
         return (self.adapters[name].describe(), f"{self._shape(source)} to {self._shape(node)}")
 
@@ -237,7 +248,7 @@ class _Fold:
 
     def _cut(self) -> Iterator[Arrow]:
         """Adds a faded box for what pruning removed from each model."""
-        for record in self.report.records:
+        for record in self.records:
             if record.name != "prune":
                 continue
             left = {n.name for n in record.after}
@@ -253,7 +264,8 @@ class _Fold:
                 title = path_words([str(n.meta.get("kd_path", "")) for n in nodes]) or "forward"
                 role = role_of(nodes[0])
                 lines = (f"{len(nodes)} operations", "cut: nothing reads them")
-                box = Box(f"{model}_cut", title, lines, role, model, faded=True)
+                names = tuple(n.name for n in nodes)
+                box = Box(f"{model}_cut", title, lines, role, model, faded=True, nodes=names)
                 starts = [self.box_of.get(i.name) for n in nodes for i in n.all_input_nodes]
                 # a node of that name may be gone: later passes have opened or folded it
                 known = [s for s in starts if s is not None]

@@ -1,0 +1,79 @@
+"""What is known about one node of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, fx
+
+from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
+from kdgraph.graph.cost import Cost
+from kdgraph.graph.ops import apart, tap
+from kdgraph.graph.printer import target_name
+from kdgraph.graph.resident import weights
+from kdgraph.spec.language import Spec
+from kdgraph.visual.words import lettered
+
+
+def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dict[str, Any]:
+    """What a picture tells of a node.
+
+    Args:
+        node: of ``graph``.
+        graph: of which its modules are.
+        costs: of steps; the first that holds a node of that name tells what it costs.
+
+    Returns:
+        ``inputs`` are the names of the nodes whose values it reads: parameters are not among
+        them, and of a tap it is the node that is tapped. FLOPs and bytes are pairs, for the
+        forward and the backward; None where the cost is not known.
+    """
+    spec = graph.spec
+    shape = shape_of(node)
+    path = str(node.meta.get("kd_path", ""))
+    found = next((c for c in costs if node.name in c.nodes), None)
+    cost = found.nodes[node.name] if found else None
+    kind = _kind(node, graph)
+    span = node.meta.get("kd_span")
+    return {
+        "name": node.name,
+        "title": path.rpartition(".")[2] if node.op == "call_module" and path else kind,
+        "op": node.op,
+        "target": target_name(node),
+        "kind": kind,
+        "path": path,
+        "role": role_of(node),
+        "owner": owner_of(node),
+        "inputs": list(dict.fromkeys(_read(node))),
+        "shape": None if shape is None else lettered(shape, spec),
+        "dtype": _dtype(node, spec, found),
+        "parameters": sum({id(w): w.numel() for w in weights(graph, node)}.values()),
+        "flops": [cost.flops_forward, cost.flops_backward] if cost else None,
+        "bytes": [cost.bytes_forward, cost.bytes_backward] if cost else None,
+        "kept": cost.kept_bytes if cost else None,
+        "span": str(span) if span is not None else None,
+    }
+
+
+def _kind(node: fx.Node, graph: DistillGraph) -> str:
+    if node.op == "call_module":
+        return type(graph.root.get_submodule(str(node.target))).__name__
+    return "batch" if node.op == "placeholder" else target_name(node).rpartition(".")[2]
+
+
+def _read(node: fx.Node) -> Iterator[str]:
+    for source in node.all_input_nodes:
+        while source.target in (tap, apart):
+            source = source.all_input_nodes[0]
+        if source.op != "get_attr":
+            yield source.name
+
+
+def _dtype(node: fx.Node, spec: Spec, cost: Cost | None) -> str | None:
+    if node.op == "placeholder":
+        return spec.batch[str(node.target)].dtype
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    return cost.dtypes.get(node.name) if cost else None

@@ -1,0 +1,184 @@
+"""What the interactive picture shows: every stage, before and after each pass, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import fx
+
+from kdgraph.graph import DistillGraph, owner_of
+from kdgraph.graph.cost import CannotRun, Cost, cost
+from kdgraph.graph.ops import tap
+from kdgraph.passes.manager import Record
+from kdgraph.passes.pipeline import MANDATORY
+from kdgraph.runtime.report import Report
+from kdgraph.spec.language import Spec
+from kdgraph.spec.steer import Schedule
+from kdgraph.visual.folds import items
+from kdgraph.visual.history import History, kernels
+from kdgraph.visual.manifest import manifest
+from kdgraph.visual.node_facts import node_facts
+from kdgraph.visual.picture import Box, picture
+from kdgraph.visual.words import number_words
+
+VERSION = 1
+_POINTS = 101  # of a curve
+_FACTS = ("batch", "models", "links", "signals", "losses", "cost")
+# What a pass that was at work on a box is called beside it; else by its name.
+_MARKS = {"prune": "cut", "merge": "merged", "fuse_losses": "fused", "batch_teachers": "batched"}
+
+
+def scene(reports: Iterable[Report]) -> dict[str, Any]:
+    """The facts of a page, from the report of each stage (of a spec without stages: the one).
+
+    Each report is read before the next is asked for, since networks may change in between.
+
+    Returns:
+        ``legs``, one for each report. A leg has ``steps``: the graph as written, then behind each
+        pass that changed it, the last as compiled; each with ``boxes`` that unfold to ``items``,
+        which are numbers of ``nodes`` or hold further items. ``weights`` and ``steered`` are the
+        numbers that move with training, with their values at equal distances over ``epochs``.
+    """
+    name, versions, legs = "", {}, []
+    for report in reports:
+        facts = manifest(report)
+        name, versions = report.spec.name, facts["versions"]
+        legs.append(_Leg(report, facts).data())
+    return {"kdgraph_scene": VERSION, "name": name, "versions": versions, "legs": legs}
+
+
+class _Leg:
+    """One report; nodes that several steps share stand once in its pool."""
+
+    def __init__(self, report: Report, facts: dict[str, Any]) -> None:
+        self.report, self.spec, self.facts = report, report.spec, facts
+        self.pool: list[dict[str, Any]] = []
+        self.number: dict[str, int] = {}  # what is known of a node, as text, to its place there
+        self.costs = list(_costs(report, facts["cost"]["batch"]))
+        optional = report.records[len(MANDATORY) :]
+        self.history = History(optional)
+        self.changed = [r for r in optional if str(r.before) != str(r.after)]
+
+    def data(self) -> dict[str, Any]:
+        spec = self.spec
+        epochs = spec.train.epochs if spec.train else None
+        return {
+            "name": spec.leg,
+            "example": self.facts["example_sizes"],
+            "epochs": epochs,
+            **{key: self.facts[key] for key in _FACTS},
+            "passes": [
+                {"name": r.name, "did": list(r.did), "declined": list(r.declined)}
+                for r in self.report.records
+            ],
+            "weights": {n: _number(e.weight, epochs) for n, e in spec.losses.items()},
+            "steered": dict(_steered(spec, epochs)),
+            "steps": [self._step(None), *map(self._step, self.changed)],
+            "nodes": self.pool,
+        }
+
+    def _step(self, record: Record | None) -> dict[str, Any]:
+        """The graph behind a pass; of None as it is written."""
+        records = self.report.records
+        behind = 1 + records.index(record) if record else len(MANDATORY)
+        drawn = picture(self.report, passes=behind)
+        hangs = {a.target: a.source for a in drawn.arrows if a.faded}
+        # what is cut is drawn as it was
+        nodes = {n.name: (n, r.after) for r in records[:behind] for n in r.after}
+        done = [r.name for r in self.changed if r in records[:behind]]
+        keys = _keys(drawn.boxes)
+        boxes = [
+            self._box(b, keys, [nodes[n] for n in b.nodes], done)
+            | {"after": keys[hangs[b.id]] if b.id in hangs else None}
+            for b in drawn.boxes
+        ]
+        return {
+            "title": record.name if record else "as written",
+            "did": list(record.did) if record else [],
+            "declined": list(record.declined) if record else [],
+            "clusters": [{"id": c.name, "title": c.title, "role": c.role} for c in drawn.clusters],
+            "boxes": boxes,
+        }
+
+    def _box(
+        self,
+        box: Box,
+        keys: Mapping[str, str],
+        nodes: list[tuple[fx.Node, DistillGraph]],
+        done: list[str],
+    ) -> dict[str, Any]:
+        graph = nodes[0][1]
+        part, _, edge = owner_of(nodes[0][0]).partition(".")
+        passes = [_MARKS.get(p, p) for p in self.history.passes(box.nodes, done)]
+        # a tap only names the value of another node
+        numbers = {n: self._number_of(n, of) for n, of in nodes if n.target is not tap}
+        return {
+            "id": keys[box.id],
+            "title": box.title,
+            "lines": list(box.lines),
+            "role": box.role,
+            "cluster": box.cluster,
+            "taps": list(box.taps),
+            "faded": box.faded,
+            "marks": [*passes, *(f"kernel {k}" for k in kernels(numbers, graph))],
+            "edge": edge if part == "losses" else None,
+            "why": self.history.why(box.nodes, done),
+            "items": items(
+                list(numbers), graph.root, keys[box.id], box.cluster, numbers.__getitem__
+            ),
+        }
+
+    def _number_of(self, node: fx.Node, graph: DistillGraph) -> int:
+        facts = node_facts(node, graph, self.costs)
+        facts["history"] = self.history.of(node.name)
+        number = self.number.setdefault(repr(facts), len(self.pool))
+        if number == len(self.pool):
+            self.pool.append(facts)
+        return number
+
+
+def _keys(boxes: Iterable[Box]) -> dict[str, str]:
+    """An id for each box that it keeps over the passes, though they rename its nodes."""
+    found: dict[str, str] = {}
+    for box in boxes:
+        key = f"{box.cluster}:{box.title}" if box.cluster else box.id
+        again = sum(k.partition("#")[0] == key for k in found.values())
+        found[box.id] = f"{key}#{again + 1}" if again else key
+    return found
+
+
+def _costs(report: Report, batch: int) -> Iterator[Cost]:
+    """Of the step as compiled and as written, as far as they are known."""
+    for graph in (report.graph, report.records[len(MANDATORY) - 1].after):
+        try:
+            yield cost(graph, batch)
+        except CannotRun:
+            continue
+
+
+def _steered(spec: Spec, epochs: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number but the weights that a schedule moves."""
+    for part, entries in (("losses", spec.losses), ("signals", spec.signals)):
+        for name, entry in entries.items():
+            for field in type(entry).model_fields:
+                value = getattr(entry, field)
+                if field != "weight" and isinstance(value, Schedule):
+                    yield f"{part}.{name}.{field}", _number(value, epochs)
+
+
+def _number(value: object, epochs: int | None) -> dict[str, Any]:
+    """A number in words, and its value, its curve, or the signal that it is."""
+    curve = None
+    if isinstance(value, Schedule):
+        # where the length of training is not known: as far as the schedule's own points reach
+        points = getattr(value, "points", (1.0,))
+        end = epochs if epochs is not None and getattr(value, "epochs", None) else max(points) * 1.1
+        at = [end * i / (_POINTS - 1) for i in range(_POINTS)]
+        curve = [value.at(epoch=x, iteration=x) for x in at]
+    return {
+        "words": number_words(value),
+        "value": value if isinstance(value, float) else curve[0] if curve else None,
+        "curve": curve,
+        "signal": value if isinstance(value, str) else None,
+    }

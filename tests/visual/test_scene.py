@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import kdgraph
+from kdgraph.compiler import plans
+from kdgraph.runtime.report import Report
+from kdgraph.spec.read import load_spec
+from kdgraph.visual import manifest, scene
+
+
+@pytest.fixture(scope="module")
+def drawn(report: Report) -> dict[str, Any]:
+    return scene([report])
+
+
+def numbers(items: list[Any]) -> Iterator[int]:
+    for item in items:
+        if isinstance(item, int):
+            yield item
+        else:
+            yield from numbers(item["items"])
+
+
+def names(leg: dict[str, Any], step: dict[str, Any], *, faded: bool = False) -> list[str]:
+    boxes = [b for b in step["boxes"] if b["faded"] == faded]
+    return [leg["nodes"][i]["name"] for b in boxes for i in numbers(b["items"])]
+
+
+def test_every_node_of_the_manifest_is_there_once(report: Report, drawn: dict[str, Any]) -> None:
+    (leg,) = drawn["legs"]
+    shown = names(leg, leg["steps"][-1])
+    facts = {
+        n["name"]: n
+        for n in manifest(report)["nodes"]
+        if n["op"] != "get_attr" and n["target"] not in ("tap", "apart")
+    }
+    assert sorted(shown) == sorted(facts)
+    live = [b for b in leg["steps"][-1]["boxes"] if not b["faded"]]
+    for number in numbers([i for b in live for i in b["items"]]):
+        node = leg["nodes"][number]
+        assert node["shape"] == facts[node["name"]]["shape"]
+        if "cost" in facts[node["name"]]:
+            assert node["flops"][0] == facts[node["name"]]["cost"]["flops_forward"]
+
+
+def test_every_input_is_drawn(drawn: dict[str, Any]) -> None:
+    (leg,) = drawn["legs"]
+    for step in leg["steps"]:
+        live, cut = names(leg, step), names(leg, step, faded=True)
+        for box in step["boxes"]:
+            reads = {i for n in numbers(box["items"]) for i in leg["nodes"][n]["inputs"]}
+            # what a cut node read may be rewritten by now: the box hangs on a box then
+            assert reads <= {*live, *cut} or box["after"] in {b["id"] for b in step["boxes"]}
+            assert (box["after"] is not None) == box["faded"]
+
+
+def test_steps_are_the_passes_that_changed_something(report: Report, drawn: dict[str, Any]) -> None:
+    titles = [step["title"] for step in drawn["legs"][0]["steps"]]
+    changed = [r.name for r in report.records[3:] if str(r.before) != str(r.after)]
+    assert titles == ["as written", *changed]
+    assert "prune" in changed
+
+
+def test_what_is_cut_says_so_and_is_live_before(drawn: dict[str, Any]) -> None:
+    (leg,) = drawn["legs"]
+    before, after = leg["steps"][0], leg["steps"][-1]
+    assert not any(b["faded"] for b in before["boxes"])
+    (cut,) = [b for b in after["boxes"] if b["faded"]]
+    assert cut["marks"] == ["cut"]
+    assert "prune: cut, as nothing reads it" in cut["why"]
+    assert set(names(leg, after, faded=True)) <= set(names(leg, before))
+
+
+def test_numbers_that_move_have_a_curve(drawn: dict[str, Any]) -> None:
+    weights = drawn["legs"][0]["weights"]
+    assert weights["label"] == {"words": "0.5", "value": 0.5, "curve": None, "signal": None}
+    curve = weights["hint"]["curve"]
+    assert (len(curve), curve[0], curve[-1]) == (101, 1.0, 0.0)
+
+
+def test_curves_run_over_the_epochs_of_training(text: str) -> None:
+    spec = text.replace("use: relation,", "use: relation, tau: {linear: [4, 1], epochs: [0, 10]},")
+    spec = (
+        spec.replace("use: relation, tau", "use: soft_target, tau")
+        .replace("student.mid, teacher: unit", "student.logits, teacher: teacher.logits")
+        .replace("taps: {mid: layer2}", "taps: {mid: layer2, logits: output}")
+    )
+    spec += (
+        "data: {use: digits, batch_size: 8}\ntrain: {epochs: 20, optimizer: {use: SGD, lr: 0.1}}\n"
+    )
+    (leg,) = scene([kdgraph.plan(spec)])["legs"]
+    curve = leg["steered"]["losses.relation.tau"]["curve"]
+    assert leg["epochs"] == 20
+    assert (curve[0], curve[25], curve[50], curve[100]) == (4.0, 2.5, 1.0, 1.0)
+
+
+def test_modules_fold_and_ids_are_unique() -> None:
+    spec = """
+kdgraph: 1
+name: deep
+batch: {image: {shape: [B, 3, 32, 32]}, label: {shape: [B], dtype: int64, classes: 10}}
+models:
+  teacher: {source: cifar/resnet14, taps: {late: "layer3.0.conv2", logits: output}}
+  student: {source: cifar/resnet8, taps: {late: "layer3.0.conv2", logits: output}}
+losses:
+  soft: {use: soft_target, student: student.logits, teacher: teacher.logits}
+  hint: {use: hint, student: student.late, teacher: teacher.late}
+"""
+    (leg,) = scene([kdgraph.plan(spec)])["legs"]
+    for step in leg["steps"]:
+        found = [b["id"] for b in step["boxes"]]
+
+        def below(items: list[Any]) -> Iterator[str]:
+            for item in items:
+                if isinstance(item, dict):
+                    yield item["id"]
+                    yield from below(item["items"])
+
+        found += [i for b in step["boxes"] for i in below(b["items"])]
+        assert len(found) == len(set(found))
+    kinds = {
+        item["path"]: item["kind"]
+        for box in leg["steps"][0]["boxes"]
+        for item in box["items"]
+        if isinstance(item, dict)
+    }
+    assert "Sequential" in kinds.values()
+
+
+def test_a_leg_for_each_stage(text: str) -> None:
+    staged = (
+        text
+        + "stages:\n  - {name: first, losses: {hint: 1, relation: 0}}\n"
+        + "  - {name: second, losses: {hint: 0}}\n"
+    )
+    legs = scene(plans(load_spec(staged)))["legs"]
+    assert [leg["name"] for leg in legs] == ["first", "second"]
+    assert set(legs[0]["weights"]) == {"label", "hint"}
+    assert set(legs[1]["weights"]) == {"label", "relation"}
+
+
+def test_is_the_same_each_time_and_plain_json(report: Report, drawn: dict[str, Any]) -> None:
+    again = json.loads(json.dumps(scene([report])))
+    for one in (again, drawn):
+        del one["legs"][0]["cost"]["seconds"]
+    assert again == drawn
