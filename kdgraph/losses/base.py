@@ -30,6 +30,7 @@ from kdgraph.spec.shapes import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+TeachesAs = Literal["logits", "probabilities"]
 VECTORS, TOKENS, MAPS = (2,), (3,), (4, 5)
 
 
@@ -42,11 +43,14 @@ class Loss(LossEntry):
     Attributes:
         integers: fields, besides labels, for which a batch entry has to be of an integer type.
         of_features: the student's side are features, which need not have a channel for each class.
+        teaches_as: of a loss over classes, what it takes the teacher's side for: logits, of which
+            it makes probabilities itself at its temperature, or probabilities as they are.
     """
 
     _form: ClassVar[str] = "plain"
     integers: ClassVar[tuple[str, ...]] = ()
     of_features: ClassVar[bool] = False
+    teaches_as: ClassVar[TeachesAs | None] = None
 
     def shapes(self, *_: Any, **shapes: Any) -> None:
         """Raises ``ShapeMismatch`` where the tensors do not fit; given by field name."""
@@ -55,6 +59,10 @@ class Loss(LossEntry):
     def forward(self, *_: Any, **inputs: Any) -> Any:
         """The unweighted value, a 0-dim tensor."""
         raise NotImplementedError  # every registered loss defines it
+
+    def across_batch(self, student: Shape) -> bool:
+        """Whether rows of the batch are compared with each other, so that one says nothing."""
+        return False
 
     def parameters(self, *_: Any, **shapes: Any) -> dict[str, Tensor]:
         """Start values of what the loss learns itself, by name, from the shapes of its tensors.

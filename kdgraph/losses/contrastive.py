@@ -29,6 +29,9 @@ class Contrastive(Loss):
     teacher: Ref
     tau: Tau = 0.07
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_features(student, teacher, *VECTORS, *TOKENS, *MAPS)
 

@@ -34,6 +34,9 @@ class CorrelationCongruence(Loss):
     gamma: Positive = 0.4
     order: Count = 2
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 

@@ -30,6 +30,8 @@ class Decoupled(LabelledRows):
     the logarithm of a summed softmax, which can reach -inf; here everything stays a logarithm.
     """
 
+    teaches_as = "logits"
+
     use: Literal["decoupled"] = "decoupled"
     student: Ref
     teacher: Ref

@@ -33,12 +33,17 @@ class DIST(Loss):
     second mean is 1. With a per-sample ``tau`` the factor is the mean of its square.
     """
 
+    teaches_as = "logits"
+
     use: Literal["dist"] = "dist"
     student: Ref
     teacher: Ref
     tau: Tau = 1.0
     inter: NonNegative = 1.0
     intra: NonNegative = 1.0
+
+    def across_batch(self, student: Shape) -> bool:
+        return True
 
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_classes(student, teacher)

@@ -36,6 +36,9 @@ class IntraClassVariance(Loss):
     axis: Literal["sample", "feature"] = "sample"
     ignore_index: int = -100
 
+    def across_batch(self, student: Shape) -> bool:
+        return self.axis == "sample"
+
     def shapes(self, *, student: Shape, target: Shape) -> None:
         rank("features", student, 2)
         if target != student[:1]:

@@ -38,6 +38,8 @@ class JensenShannon(RowLoss):
     out.
     """
 
+    teaches_as = "logits"
+
     use: Literal["jensen_shannon"] = "jensen_shannon"
     student: Ref
     teacher: Ref

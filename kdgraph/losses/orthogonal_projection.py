@@ -37,6 +37,9 @@ class OrthogonalProjection(Loss):
     variant: Literal["absolute", "signed"] = "absolute"
     ignore_index: int = -100
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, target: Shape) -> None:
         rank("features", student, 2)
         if target != student[:1]:

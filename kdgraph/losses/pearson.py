@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from kdgraph.losses._math import pearson
-from kdgraph.losses.base import MAPS, TOKENS, VECTORS, Loss, same_features
+from kdgraph.losses.base import MAPS, TOKENS, VECTORS, Loss, same_features, without_channels
 from kdgraph.spec.entry import Ref, register_loss
 from kdgraph.spec.shapes import Shape, class_dim
 
@@ -25,6 +26,10 @@ class Pearson(Loss):
     use: Literal["pearson"] = "pearson"
     student: Ref
     teacher: Ref
+
+    def across_batch(self, student: Shape) -> bool:
+        # two positions of a sample alone have correlation 1 or -1, whatever they hold
+        return math.prod(without_channels(student)[1:]) < 3
 
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_features(student, teacher, *VECTORS, *TOKENS, *MAPS)

@@ -37,6 +37,9 @@ class PKT(Loss):
     teacher: Ref
     reduction: Literal["mean", "sum"] = "mean"
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 

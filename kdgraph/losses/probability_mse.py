@@ -27,6 +27,8 @@ class ProbabilityMSE(RowLoss):
     side may mask classes by -inf.
     """
 
+    teaches_as = "logits"
+
     use: Literal["probability_mse"] = "probability_mse"
     student: Ref
     teacher: Ref

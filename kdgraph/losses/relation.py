@@ -42,6 +42,9 @@ class Relation(Loss):
     distance: NonNegative = 1.0
     angle: NonNegative = 2.0
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 

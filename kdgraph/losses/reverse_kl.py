@@ -43,6 +43,8 @@ class ReverseKL(RowLoss):
     there is no gradient that would lead out of it.
     """
 
+    teaches_as = "logits"
+
     use: Literal["reverse_kl"] = "reverse_kl"
     student: Ref
     teacher: Ref

@@ -38,6 +38,8 @@ class SelectiveKL(RowLoss):
     grows with ``m**2``: a sample that the teacher gets right then counts four times, not twice.
     """
 
+    teaches_as = "logits"
+
     use: Literal["selective_kl"] = "selective_kl"
     student: Ref
     teacher: Ref

@@ -28,6 +28,9 @@ class Similarity(Loss):
     student: Ref
     teacher: Ref
 
+    def across_batch(self, student: Shape) -> bool:
+        return True
+
     def shapes(self, *, student: Shape, teacher: Shape) -> None:
         same_samples(student, teacher)
 

@@ -38,6 +38,8 @@ class SkewKL(RowLoss):
     pixel. The value is finite whatever classes either side masks by -inf.
     """
 
+    teaches_as = "logits"
+
     use: Literal["skew_kl"] = "skew_kl"
     student: Ref
     teacher: Ref

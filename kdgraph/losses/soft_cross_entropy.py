@@ -46,6 +46,8 @@ class SoftCrossEntropy(RowLoss):
     A class that the target leaves out costs nothing, also where its logit is -inf.
     """
 
+    teaches_as = "probabilities"
+
     use: Literal["soft_cross_entropy"] = "soft_cross_entropy"
     student: Ref
     target: Ref

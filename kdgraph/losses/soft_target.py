@@ -51,6 +51,8 @@ class SoftTarget(RowLoss):
     student's own probability; on the student's side alone the value is inf, as it should be.
     """
 
+    teaches_as = "logits"
+
     use: Literal["soft_target"] = "soft_target"
     student: Ref
     teacher: Ref

@@ -37,6 +37,8 @@ class TopK(RowLoss):
     Logits are [B, K], [B, L, K] or maps [B, K, H, W]; one row per sample, token or pixel.
     """
 
+    teaches_as = "logits"
+
     use: Literal["top_k"] = "top_k"
     student: Ref
     teacher: Ref

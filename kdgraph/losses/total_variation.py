@@ -24,6 +24,8 @@ class TotalVariation(RowLoss):
     mask classes by -inf.
     """
 
+    teaches_as = "logits"
+
     use: Literal["total_variation"] = "total_variation"
     student: Ref
     teacher: Ref

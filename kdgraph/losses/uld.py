@@ -33,6 +33,8 @@ class ULD(RowLoss):
     pixel, which have to correspond.
     """
 
+    teaches_as = "logits"
+
     use: Literal["uld"] = "uld"
     student: Ref
     teacher: Ref

@@ -26,6 +26,8 @@ class WeightedSoftLabel(LabelledRows):
     token or pixel. Rows whose label is ``ignore_index`` do not count.
     """
 
+    teaches_as = "logits"
+
     use: Literal["weighted_soft_label"] = "weighted_soft_label"
     student: Ref
     teacher: Ref

@@ -37,6 +37,8 @@ class Ensemble(Signal):
     Small-sample Knowledge Distillation" (ICAICE 2021).
     """
 
+    gives = "logits"
+
     use: Literal["ensemble"] = "ensemble"
     of: Refs
     average: Literal["probabilities", "logits"] = "probabilities"

@@ -36,6 +36,8 @@ class Extract(Signal):
     logit is -inf are no classes. A uniform teacher gives the uniform distribution.
     """
 
+    gives = "probabilities"
+
     use: Literal["extract"] = "extract"
     of: Ref
     tau: Tau = 4.0

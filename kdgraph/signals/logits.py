@@ -26,6 +26,8 @@ class Logits(Signal):
     finite. Gradients pass where ``p`` is larger.
     """
 
+    gives = "logits"
+
     use: Literal["logits"] = "logits"
     of: Ref
     tau: Tau = 1.0

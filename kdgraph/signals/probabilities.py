@@ -20,6 +20,8 @@ class Probabilities(Signal):
     A target for ``soft_cross_entropy``. Gradients pass; a signal ``detach`` stops them.
     """
 
+    gives = "probabilities"
+
     use: Literal["probabilities"] = "probabilities"
     of: Ref
     tau: Tau = 1.0

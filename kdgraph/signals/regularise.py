@@ -31,6 +31,8 @@ class Regularise(Signal):
     (``use: labelled``).
     """
 
+    gives = "probabilities"
+
     use: Literal["regularise"] = "regularise"
     of: Ref
     by: Weight = 0.1

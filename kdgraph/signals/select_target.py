@@ -26,6 +26,8 @@ class SelectTarget(Signal):
     label; ``soft`` mixes, ``q_y q + (1 - q_y) onehot(y)``, by how much it believes the label.
     """
 
+    gives = "probabilities"
+
     use: Literal["select_target"] = "select_target"
     teacher: Ref
     label: Ref

@@ -28,6 +28,8 @@ class SmoothTarget(Signal):
     either.
     """
 
+    gives = "probabilities"
+
     use: Literal["smooth_target"] = "smooth_target"
     label: Ref
     toward: Ref

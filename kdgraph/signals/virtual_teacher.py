@@ -36,6 +36,8 @@ class VirtualTeacher(Signal):
 
     teaches: ClassVar[bool] = True
 
+    gives = "probabilities"
+
     use: Literal["virtual_teacher"] = "virtual_teacher"
     label: Ref
     like: Ref

@@ -313,3 +313,16 @@ def test_compiles_to_one_graph(first_case: Case) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(**inputs), module(**inputs))
+
+
+def test_what_compares_rows_says_so(case: Case) -> None:
+    """What does is moved by the other rows; what does not learns from a batch of one as well."""
+    tensors = case.tensors()
+    grad = differentiated(case, **tensors)[1][0]
+    if case.loss.across_batch(case.student):
+        powers = {n: 2 if t.is_floating_point() else 1 for n, t in tensors.items()}
+        others = {n: torch.cat([t[:1], t[1:] ** powers[n]]) for n, t in tensors.items()}
+        assert not torch.allclose(differentiated(case, **others)[1][0], grad)
+    else:
+        alone = differentiated(case, **{n: t[:1] for n, t in tensors.items()})[1]
+        assert (alone.abs().max() > 1e-9) == (grad.abs().max() > 1e-9)
