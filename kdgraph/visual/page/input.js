@@ -1,0 +1,126 @@
+/* Pointer, wheel and keys on the graph. */
+const input = (() => {
+  const graph = dom.at("graph");
+  const tip = dom.at("tip");
+  const SLACK = 4; // pixels that a click may tremble
+  const STEP = 80; // pixels an arrow key pans
+
+  const over = (target) => target.closest?.("[data-id]");
+  const arrowOf = (target) => target.closest?.(".arrow");
+
+  function pointer(on) {
+    let down = null;
+    graph.addEventListener("pointerdown", (event) => {
+      if (event.button === 0) down = { x: event.clientX, y: event.clientY, moved: false };
+    });
+    graph.addEventListener("pointermove", (event) => {
+      if (!down) return;
+      const [dx, dy] = [event.clientX - down.x, event.clientY - down.y];
+      if (!down.moved && Math.hypot(dx, dy) < SLACK) return;
+      if (!down.moved) graph.setPointerCapture(event.pointerId);
+      Object.assign(down, { moved: true, x: event.clientX, y: event.clientY });
+      graph.classList.add("grabbed");
+      tip.hidden = true;
+      view.pan(dx, dy);
+    });
+    const up = (event) => {
+      const clicked = down && !down.moved && event.type === "pointerup";
+      down = null;
+      graph.classList.remove("grabbed");
+      if (clicked) click(event, on);
+    };
+    graph.addEventListener("pointerup", up);
+    graph.addEventListener("pointercancel", up);
+    graph.addEventListener("dblclick", (event) => {
+      const found = over(event.target);
+      if (found && !event.target.closest("[data-fold]")) on.toggle(found.dataset.id, false);
+    });
+  }
+
+  function click(event, on) {
+    const found = over(event.target);
+    const line = arrowOf(event.target);
+    if (found && event.target.closest("[data-fold]")) on.toggle(found.dataset.id, event.shiftKey);
+    else if (found) on.select(found.dataset.id);
+    else if (line) on.selectArrow(`${line.dataset.from}→${line.dataset.to}`);
+    else on.select(null);
+  }
+
+  function hover(on) {
+    graph.addEventListener("pointerover", (event) => {
+      const [found, line] = [over(event.target), arrowOf(event.target)];
+      on.hover(found?.dataset.id ?? null, line ? `${line.dataset.from}→${line.dataset.to}` : null);
+      const text = found ? on.tip(found.dataset.id) : null;
+      tip.hidden = !text || graph.classList.contains("grabbed");
+      if (text) tip.textContent = text;
+    });
+    graph.addEventListener("pointermove", (event) => {
+      if (tip.hidden) return;
+      const { offsetWidth: w, offsetHeight: h } = tip;
+      tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - w - 8))}px`;
+      tip.style.top = `${event.clientY + 18 + h > innerHeight ? event.clientY - h - 10 : event.clientY + 18}px`;
+    });
+    graph.addEventListener("pointerleave", () => {
+      tip.hidden = true;
+      on.hover(null, null);
+    });
+  }
+
+  function wheel(embedded) {
+    graph.addEventListener("wheel", (event) => {
+      // In a page around this one the wheel scrolls that page, until the graph is in use.
+      if (embedded && !event.ctrlKey && !graph.contains(document.activeElement)) return;
+      event.preventDefault();
+      const lines = event.deltaMode === 1 ? 16 : 1;
+      if (event.shiftKey) {
+        view.pan(-(event.deltaX || event.deltaY) * lines, 0);
+        return;
+      }
+      const { left, top } = graph.getBoundingClientRect();
+      const factor = Math.exp(-Math.max(-200, Math.min(200, event.deltaY * lines)) * 0.0022);
+      view.zoom(factor, { x: event.clientX - left, y: event.clientY - top });
+    }, { passive: false });
+  }
+
+  const KEYS = {
+    "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8),
+    0: () => view.zoom(1 / view.state.scale), f: () => view.fit(),
+    ArrowLeft: () => view.pan(STEP, 0), ArrowRight: () => view.pan(-STEP, 0),
+    ArrowUp: () => view.pan(0, STEP), ArrowDown: () => view.pan(0, -STEP),
+    "/": () => search.focus(), "[": () => steps.move(-1), "]": () => steps.move(1),
+    u: () => dom.at("unfold-all").click(), c: () => dom.at("fold-all").click(),
+    t: () => dom.at("theme").click(), p: () => dom.at("panel-toggle").click(),
+  };
+
+  function keys(on) {
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const target = event.target;
+      if (target.matches("input, select, textarea")) return;
+      const focused = target.closest("#graph [data-id]")?.dataset.id;
+      if (event.key === "Tab") {
+        if (focused && on.walk(focused, event.shiftKey ? -1 : 1)) event.preventDefault();
+        return;
+      }
+      if (event.key === "Escape") on.select(null);
+      else if (focused && event.key === "Enter") on.toggle(focused, event.shiftKey) || on.select(focused);
+      else if (focused && event.key === " ") on.select(focused);
+      else if (KEYS[event.key] && !(target.matches("summary, button") && event.key === "Enter")) KEYS[event.key]();
+      else return;
+      event.preventDefault();
+    });
+    graph.addEventListener("focusin", (event) => {
+      const found = over(event.target);
+      if (found?.matches(":focus-visible")) on.focus(found.dataset.id);
+    });
+  }
+
+  function start(on, embedded) {
+    pointer(on);
+    hover(on);
+    wheel(embedded);
+    keys(on);
+  }
+
+  return { start };
+})();

@@ -1,0 +1,112 @@
+/* What stands in a box, and how large it is. Roles differ in letter and outline, not only colour. */
+const look = (() => {
+  const FAMILY = '"Inter","Helvetica Neue",Helvetica,Arial,"Liberation Sans",sans-serif';
+  const font = (size, weight = 400) => `${weight} ${size}px ${FAMILY}`;
+  const FONTS = { title: font(12.5, 600), line: font(11), chip: font(10), frame: font(13, 600) };
+
+  const LETTERS = {
+    batch: "B", teacher: "T", student: "S", adapter: "A", signal: "G", steer: "W", loss: "L",
+    total: "Σ",
+  };
+  const NAMES = {
+    batch: "batch entry", teacher: "teacher", student: "student", adapter: "adapter",
+    signal: "signal", steer: "steered number", loss: "loss", total: "weighted total",
+  };
+
+  const PAD = 10;
+  const LINE = 15;
+  const CHIP = 16;
+  const HEAD = 28;
+  const WIDEST = { box: 230, group: 200, cluster: 260, node: 180 };
+
+  /** Breaks a text at spaces into at most `rows` lines. */
+  function wrap(text, limit, rows) {
+    const lines = [];
+    let rest = dom.clean(text).slice(0, 400);
+    while (rest && lines.length < rows) {
+      if (lines.length === rows - 1) {
+        lines.push(dom.shorten(rest, FONTS.line, limit));
+        break;
+      }
+      let line = "";
+      for (const word of rest.split(/(?<= )/)) {
+        if (line && dom.width((line + word).trimEnd(), FONTS.line) > limit) break;
+        line += word;
+      }
+      rest = rest.slice(line.length);
+      lines.push(dom.shorten(line.trimEnd(), FONTS.line, limit));
+    }
+    return lines;
+  }
+
+  function says(element) {
+    if (element.kind === "node") return element.type === element.title ? [] : [element.type];
+    if (element.kind === "cluster") return [`${element.nodes.length} nodes, folded`];
+    if (element.kind === "group") return [element.type, `${element.nodes.length} nodes`];
+    return element.lines;
+  }
+
+  function chips(element, limit) {
+    const made = [
+      ...element.taps.map((text) => ({ text, kind: "tap" })),
+      ...element.marks.map((text) => ({ text, kind: "mark" })),
+    ];
+    let [x, row] = [0, 0];
+    for (const chip of made) {
+      chip.shown = dom.shorten(chip.text, FONTS.chip, limit - 24);
+      chip.width = Math.ceil(dom.width(chip.shown, FONTS.chip)) + (chip.kind === "tap" ? 22 : 12);
+      if (x && x + chip.width > limit) [x, row] = [0, row + 1];
+      [chip.x, chip.row] = [x, row];
+      x += chip.width + 5;
+    }
+    return made;
+  }
+
+  /** Title, lines, chips and size of a folded box or a node, found once. */
+  function of(element, weight) {
+    if (element.look) return element.look;
+    const limit = WIDEST[element.kind];
+    const side = element.role === "signal" || element.role === "adapter" ? PAD + 5 : PAD;
+    const redundant = weight ? `weight ${weight.words}` : null;
+    const texts = says(element).filter((text) => text && text !== redundant);
+    const lines = texts.flatMap((text) => wrap(text, limit, 3)).slice(0, 5);
+    const title = dom.shorten(element.title || element.id, FONTS.title, limit - 20);
+    const made = chips(element, limit);
+    const folds = element.children.length > 0;
+    const head = 22 + dom.width(title, FONTS.title) + (folds ? 24 : 0);
+    const widths = [head, ...lines.map((l) => dom.width(l, FONTS.line))];
+    widths.push(...made.map((chip) => chip.x + chip.width), weight ? 132 : 0);
+    const rows = made.length ? made.at(-1).row + 1 : 0;
+    const height =
+      9 + 16 + lines.length * LINE + (rows ? 4 + rows * (CHIP + 3) : 0) + (weight ? 24 : 0) + 7;
+    const width = Math.max(...widths) + 2 * side;
+    element.look = {
+      title, lines, chips: made, folds, side, weight: Boolean(weight),
+      width: Math.ceil(Math.max(width, 64)), height: Math.ceil(height),
+    };
+    return element.look;
+  }
+
+  /** The least size of an unfolded frame: its title has to fit. */
+  function frame(element) {
+    const title = dom.shorten(element.title || element.id, FONTS.frame, 420);
+    return { title, width: Math.ceil(dom.width(title, FONTS.frame)) + 74, head: HEAD };
+  }
+
+  /** The outline of a role as path data. */
+  function outline(role, w, h) {
+    const rounded = (r, b = r) =>
+      `M${r},0H${w - r}a${r},${r} 0 0 1 ${r},${r}V${h - b}a${b},${b} 0 0 1 ${-b},${b}` +
+      `H${b}a${b},${b} 0 0 1 ${-b},${-b}V${r}a${r},${r} 0 0 1 ${r},${-r}Z`;
+    if (role === "batch" || role === "steer") return rounded(Math.min(15, h / 2));
+    if (role === "adapter") {
+      return `M8,0H${w - 8}L${w},8V${h - 8}L${w - 8},${h}H8L0,${h - 8}V8Z`;
+    }
+    if (role === "signal") return `M9,0H${w - 9}L${w},${h / 2}L${w - 9},${h}H9L0,${h / 2}Z`;
+    if (role === "loss") return rounded(4, Math.min(14, h / 2));
+    if (role === "total") return rounded(4);
+    return rounded(5);
+  }
+
+  return { FONTS, FAMILY, LETTERS, NAMES, PAD, LINE, CHIP, of, frame, outline };
+})();
