@@ -119,18 +119,11 @@ def plan(
     Raises:
         KDGraphError: as ``compile``.
     """
-    start = time.perf_counter()
-    checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    given = dict(models or {})
-    if book is not None:
-        checked, given = in_place_of_teachers(checked, open_book(book), given)
-    wanted = stage
-    if checked.stages or stage is not None:
-        wanted = stage or checked.stages[0].legs[0]
-        stage_of(checked, wanted)
-    nets = build_networks(checked, given, trust, skeleton=True)
-    builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
-    return next(report for leg, report in builder.plans(checked, [wanted]))
+    found = plans(
+        spec, models=models, trust=trust, set=set, without=without, also=also,
+        stage=stage, book=book,
+    )  # fmt: skip
+    return next(found)
 
 
 def plan_all(
@@ -150,20 +143,34 @@ def plan_all(
 
 
 def plans(
-    spec: Spec,
+    spec: Source,
     *,
     models: Mapping[str, nn.Module] | None = None,
     trust: Collection[str] = (),
+    set: Sequence[str] = (),
     without: Collection[str] = (),
     also: Collection[str] = (),
+    stage: str | None = None,
+    book: Book | str | Path | None = None,
 ) -> Iterator[Report]:
-    """``plan_all``, one after the other: with each, the networks are as they are in its stage.
+    """The plan of every stage, one after the other, or of one; Args are those of ``plan``.
 
-    After the last, the actions behind it are looked at as well.
+    With each report the networks are as they are in its stage; once the next is asked for, they
+    may be others. After the last, the actions behind it are looked at as well.
+
+    Raises:
+        KDGraphError: as ``compile``, for any stage.
     """
-    nets = build_networks(spec, models or {}, trust, skeleton=True)
-    builder = _Builder(nets, pipeline(without, also), time.perf_counter(), skeleton=True)
-    for _, report in builder.plans(spec):
+    start = time.perf_counter()
+    checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    given = dict(models or {})
+    if book is not None:
+        checked, given = in_place_of_teachers(checked, open_book(book), given)
+    if stage is not None:
+        stage_of(checked, stage)
+    nets = build_networks(checked, given, trust, skeleton=True)
+    builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
+    for _, report in builder.plans(checked, None if stage is None else [stage]):
         yield report
 
 
