@@ -32,7 +32,7 @@ class TopKLogits(Signal):
     classes: Annotated[Count, Field(examples=[6])]
 
     def shape(self, *, values: Shape, ids: Shape, tail: Shape) -> Shape:
-        if len(values) < 2 or values != ids or tail != values[:-1]:
+        if len(values) not in (2, 3) or values != ids or tail != values[:-1]:
             raise ShapeMismatch(
                 f"values {show(values)} and ids {show(ids)} must be alike, and the tail one value "
                 f"for each of their rows, not {show(tail)}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdgraph.errors import Diagnostic
+from kdgraph.errors import Diagnostic, Span
 from kdgraph.spec.book import StoreSpec
-from kdgraph.spec.entry import Entry
+from kdgraph.spec.entry import Entry, use_name
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import levels
 from kdgraph.spec.names import Names
 from kdgraph.spec.steer import Schedule
 from kdgraph.spec.tree import Keys, Places
+
+_OF_ORDER = ("hard_label", "ranking", "consistency")  # losses that any number on top leaves alone
 
 
 def stored(spec: Spec) -> dict[str, StoreSpec]:
@@ -107,6 +109,31 @@ def check_book(spec: Spec, places: Places, names: Names) -> Iterator[Diagnostic]
         elif (why := unfit(spec, ref)) is not None:
             help = "keep what it is made of" if ref in spec.signals else "leave it out"
             yield Diagnostic("KD217", f"a book cannot hold {ref!r}: it {why}", place, help)
+        elif spec.book is not None and spec.book.store[ref].top_k is not None:
+            yield from _not_as_logits(spec, ref, places.key((*keys, "top_k")) or place)
+
+
+def _not_as_logits(spec: Spec, ref: str, place: Span | None) -> Iterator[Diagnostic]:
+    """Losses that would take what is left of logits for all of them.
+
+    Log-probabilities are logits less one number of each row, which makes no difference where a
+    loss takes a softmax of them or looks at their order alone; to a distance it does.
+    """
+    for name, loss in spec.losses.items():
+        reads = {_behind_link(spec, of) for _, of in loss.references()}
+        if ref not in reads or of_logits(loss):
+            continue
+        message = (
+            f"loss {name!r} ({loss.use}) takes the values of {ref!r} as they are, but `top_k` "
+        )
+        message += "keeps log-probabilities of some classes alone"
+        yield Diagnostic("KD217", message, place, "keep it dense: `dtype: float16`, say")
+
+
+def of_logits(loss: Entry | type[Entry]) -> bool:
+    """Whether it makes probabilities of what it reads of a teacher, or looks at its order alone."""
+    use = loss.use if isinstance(loss, Entry) else use_name(loss)
+    return getattr(loss, "teaches_as", None) == "logits" or use in _OF_ORDER
 
 
 def readers(spec: Spec) -> Iterator[str]:

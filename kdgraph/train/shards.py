@@ -114,4 +114,9 @@ def column_of(name: str, kept: StoreSpec, module: TeachersModule, spec: Spec) ->
     if not shape or kept.top_k > shape[-1]:
         message = f"{name!r} of {list(shape)} has no {kept.top_k} classes to keep"
         raise BookError.of("KD760", message, span=span)
+    if len(shape) > 2:
+        message = f"{name!r} of {list(shape)} is a map; `top_k` keeps logits [K] or [L, K], whose "
+        message += "classes come last"
+        help = "keep it dense: `dtype: float16` or `int8`"
+        raise BookError.of("KD760", message, span=span, help=help)
     return Column(name, shape, kept.dtype, "top_k", kept.top_k)

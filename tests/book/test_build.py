@@ -148,10 +148,16 @@ def test_teachers_that_changed_are_another_book(spec: Path, built: Path, tmp_pat
     [
         ("book.store={teacher.logits: {top_k: 11}}", "KD760.*has no 11 classes"),
         ("losses={label: {use: cross_entropy, student: student.logits, target: label}}", "KD760"),
+        (
+            "losses.soft={use: soft_target, student: student.mid, teacher: teacher.mid}",
+            "KD760.*is a map",
+        ),
     ],
 )
 def test_what_cannot_be_kept(spec: Path, tmp_path: Path, change: str, said: str) -> None:
-    changes = [change, "signals=null"] if change.startswith("losses") else [change]
+    changes = [change, "signals=null"] if change.startswith("losses=") else [change]
+    if change.startswith("losses.soft"):
+        changes += ["losses.hint=null", "book.store={teacher.mid: {top_k: 3}}"]
     with pytest.raises(BookError, match=said):
         build_book(spec, out=tmp_path, set=changes)
 

@@ -34,6 +34,7 @@ from torch.func import functional_call
 
 from kdgraph.losses.base import RowLoss
 from kdgraph.spec.entry import LOSSES
+from kdgraph.spec.frontier import of_logits
 from kdgraph.spec.shapes import Shape, ShapeMismatch
 
 FORMS = {"vectors": (3, 4), "tokens": (3, 2, 4), "maps": (3, 4, 2, 2)}
@@ -136,6 +137,7 @@ CASES: dict[str, Callable[[Case], bool]] = {
     "logit_case": lambda case: getattr(case.helper, "LOGITS", False),
     "closed_case": lambda case: case.loss.has_closed_form(),
     "tempered_case": lambda case: "tau" in case.loss.steer_fields(),
+    "softmax_case": lambda case: of_logits(case.loss),
 }
 
 

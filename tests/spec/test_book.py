@@ -90,6 +90,7 @@ def test_what_is_written_is_kept_and_nothing_else() -> None:
         ("{store: {student.logits: {}}}", "KD217", "changes in training"),
         ("{store: {both: {dtype: float8}}}", "KD114", "float32"),
         ("{store: {both: {top_k: 3, dtype: int8}}}", "KD115", "not as int8"),
+        ("{store: {one.mid: {top_k: 3}}}", "KD217", "'hint' (hint) takes the values"),
         ("{views: 0}", "KD113", "at least 1"),
         ("{view: 3}", "KD110", "views"),
     ],
@@ -103,6 +104,14 @@ def test_mistakes_are_told_with_their_place(block: str, code: str, words: str) -
     assert errors[0].span is not None
     assert errors[0].span.excerpt.startswith("book:")
     assert errors[0].code == code
+
+
+def test_distances_need_all_of_the_logits(errors: Callable[..., list[str]]) -> None:
+    kept = "book: {store: {both: {top_k: 3}}}\n"
+    load_spec(TEXT + kept)
+    (said,) = errors(TEXT.replace("use: soft_target", "use: logit_mse") + kept)
+    assert said.startswith("KD217")
+    assert "'soft' (logit_mse) takes the values of 'both'" in said
 
 
 def test_the_spec_with_a_book_has_no_teachers() -> None:

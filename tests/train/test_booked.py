@@ -280,8 +280,9 @@ def test_the_likeliest_classes_and_half_precision(folder: Path) -> None:
     out = step(image=torch.rand(20, 1, 8, 8), label=torch.zeros(20, dtype=torch.int64), **rows)
     assert out.loss.isfinite()
     odd = "book={views: 1, store: {target: {top_k: 4}}}"
+    softened = "losses.soft={use: soft_target, student: student.logits, teacher: target}"
     with pytest.raises(BookError, match="holds probabilities"):
-        build_book(folder / "kd.yaml", out=folder / "odd", device="cpu", set=[odd])
+        build_book(folder / "kd.yaml", out=folder / "odd", device="cpu", set=[odd, softened])
 
 
 def test_values_that_depend_on_other_rows_are_found_out(folder: Path) -> None:
