@@ -24,6 +24,7 @@ def command(
 
     \b
     graph.py        the training step as Python that can be read and run
+    graph.html      its picture, to open in a browser
     manifest.json   nodes, shapes, passes, captures, hashes and versions
     spec.lock.yaml  the spec with everything resolved
 

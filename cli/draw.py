@@ -10,18 +10,16 @@ import click
 
 from kdgraph.cli._options import book_option, compilation, out_option, spec_argument, stage_option
 
-_FORMS = {".dot": "dot", ".mmd": "mermaid", ".svg": "svg"}
-
 
 @click.command("draw")
 @spec_argument
-@out_option("FILE", "The picture; its suffix (.svg, .dot, .mmd) says in which form.")
+@out_option("FILE", "The picture; its suffix (.html, .svg, .png, .dot, .mmd) says in which form.")
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="0: one box from tap to tap; N: one box for each module N levels deep.",
+    help="Not for .html. 0: one box from tap to tap; N: one for each module N levels deep.",
 )
 @compilation
 @stage_option
@@ -36,24 +34,24 @@ def command(
 ) -> None:
     r"""Draws the compiled graph: models, taps, adapters, signals, losses, total.
 
-    What the passes cut off is drawn faded. DOT and Mermaid are text and need nothing more; SVG
-    is laid out by Graphviz, from `pip install 'kdgraph[draw]'` or the system.
+    HTML is one page that needs no network: modules unfold, a click shows what is known of a node,
+    and it steps through stages and passes. DOT and Mermaid are text; SVG and PNG are laid out by
+    Graphviz, from `pip install 'kdgraph[draw]'` or the system. What the passes cut off is faded.
+
+    A page shows every stage of the spec, other forms the first, and all of them that of `--stage`.
 
     \b
     Examples:
+      kdgraph draw kd.yaml -o kd.html
       kdgraph draw kd.yaml -o kd.svg
       kdgraph draw kd.yaml -o kd.mmd --depth 1
     """
-    form = _FORMS.get(out.suffix.lower())
-    if form is None:
-        raise click.BadParameter(
-            f"must end in {', '.join(_FORMS)}, not {out.name!r}", param_hint="-o"
-        )
     import kdgraph
-    from kdgraph import visual
+    from kdgraph.visual import form_of
 
-    drawn = visual.picture(kdgraph.plan(spec, stage=stage, book=book, **how), depth=depth)
-    text: str = getattr(visual, form)(drawn)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    click.echo(out)
+    try:
+        form_of(out)  # before the models are captured
+    except kdgraph.KDGraphError as error:
+        (wrong,) = error.diagnostics
+        raise click.BadParameter(f"{wrong.message}; {wrong.help}", param_hint="-o") from None
+    click.echo(kdgraph.draw(spec, depth=depth, stage=stage, book=book, **how).save(out))

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdgraph.compiler import check, compile, plan
+    from kdgraph.compiler import check, compile, draw, plan
     from kdgraph.errors import Diagnostic, KDGraphError
     from kdgraph.runtime.module import DistillModule, StepOutput
     from kdgraph.spec.language import Spec
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _HOME = {
     "check": "kdgraph.compiler",
     "compile": "kdgraph.compiler",
+    "draw": "kdgraph.compiler",
     "plan": "kdgraph.compiler",
     "Diagnostic": "kdgraph.errors",
     "KDGraphError": "kdgraph.errors",
@@ -39,6 +40,7 @@ __all__ = [
     "StepOutput",
     "check",
     "compile",
+    "draw",
     "load_spec",
     "plan",
 ]

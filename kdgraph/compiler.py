@@ -28,6 +28,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import at_stage, stage_of
 from kdgraph.spec.read import diagnose, load_spec
 from kdgraph.teachers import in_place_of_teachers, open_book, pages
+from kdgraph.visual import Drawing, bundle
 
 Source = str | Path | Mapping[str, Any] | Spec
 
@@ -70,10 +71,10 @@ def compile(
     nets = build_networks(checked, given, trust)
     builder = _Builder(nets, pipeline(without, also), start)
     if not checked.stages:
-        return DistillModule(builder.build(checked), nets, book=rows)
+        return DistillModule(builder.build(checked), nets, book=rows, shown=bundle)
     stages = Stages(checked, nets, builder.build, builder.parts)
     stages.move(next(stages.legs()))
-    return DistillModule(stages.built(), nets, stages, book=rows)
+    return DistillModule(stages.built(), nets, stages, book=rows, shown=bundle)
 
 
 def check(
@@ -172,6 +173,41 @@ def plans(
     builder = _Builder(nets, pipeline(without, also), start, skeleton=True)
     for _, report in builder.plans(checked, None if stage is None else [stage]):
         yield report
+
+
+def draw(
+    what: Source | DistillModule,
+    *,
+    depth: int = 0,
+    models: Mapping[str, nn.Module] | None = None,
+    trust: Collection[str] = (),
+    set: Sequence[str] = (),
+    without: Collection[str] = (),
+    also: Collection[str] = (),
+    stage: str | None = None,
+    book: Book | str | Path | None = None,
+) -> Drawing:
+    """The picture of a spec, or of a compiled step as it is now; a notebook shows it.
+
+    ``kdgraph.draw(spec).save("graph.html")`` writes a page with every stage; ``.svg``, ``.png``,
+    ``.dot`` and ``.mmd`` show one. What to draw is a spec, to which Args apply as to ``plan``, or
+    a step; ``depth`` is that of pictures that do not unfold: 0 draws one box from tap to tap,
+    N > 0 one for each module N levels deep.
+
+    Raises:
+        KDGraphError: as ``plan``, when the picture is made.
+    """
+    if isinstance(what, DistillModule):
+        step = what
+        return Drawing(lambda: [step.report], depth)
+    spec = what
+    return Drawing(
+        lambda: plans(
+            spec, models=models, trust=trust, set=set, without=without, also=also,
+            stage=stage, book=book,
+        ),
+        depth,
+    )  # fmt: skip
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +18,7 @@ from kdgraph.models.weights import save_weights
 from kdgraph.runtime.built import Built
 from kdgraph.runtime.carry import carry
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
+from kdgraph.runtime.report import Report
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
 from kdgraph.runtime.stages import Stages
@@ -58,6 +59,8 @@ class DistillModule(nn.Module):
         stages: which stage it is in, and what has been done to the networks; None without any.
         book: gives what a book holds of rows as batch entries, ``book(ids, view)``, where the step
             was compiled with one.
+
+    In a notebook it shows its picture.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class DistillModule(nn.Module):
         models: Mapping[str, nn.Module],
         stages: Stages | None = None,
         book: Callable[..., dict[str, Tensor]] | None = None,
+        shown: Callable[[Report], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.book = book
+        self._shown = shown
         self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
         if stages is not None:
             stages.attach(self._install)
@@ -256,6 +261,15 @@ class DistillModule(nn.Module):
         for module in self._frozen:
             module._apply(fn)  # type: ignore[no-untyped-call]  # untyped there
         return self
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """Its picture, for notebooks."""
+        text = {"text/plain": repr(self)}
+        return text if self._shown is None else self._shown(self.report) | text
+
+    def _repr_html_(self) -> str | None:
+        """The same as HTML alone."""
+        return self._repr_mimebundle_().get("text/html")
 
     def extra_repr(self) -> str:
         """What ``print(step)`` says beside the trained modules."""

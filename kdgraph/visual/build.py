@@ -9,15 +9,17 @@ from pathlib import Path
 
 from kdgraph.errors import KDGraphError
 from kdgraph.runtime.report import Report
+from kdgraph.visual.html import html
 from kdgraph.visual.lock import lock
 from kdgraph.visual.manifest import manifest
 from kdgraph.visual.python import python
+from kdgraph.visual.scene import scene
 
-FILES = ("graph.py", "manifest.json", "spec.lock.yaml")
+FILES = ("graph.py", "graph.html", "manifest.json", "spec.lock.yaml")
 
 
 def write_build(report: Report, folder: Path) -> list[Path]:
-    """Writes ``graph.py``, ``manifest.json`` and ``spec.lock.yaml``: all three or none.
+    """Writes ``graph.py``, ``graph.html``, ``manifest.json``, ``spec.lock.yaml``: all or none.
 
     A folder written by an earlier call is replaced.
 
@@ -33,6 +35,7 @@ def write_build(report: Report, folder: Path) -> list[Path]:
         made = Path(scratch) / "new"
         made.mkdir()
         (made / "graph.py").write_text(python(report), encoding="utf-8")
+        (made / "graph.html").write_text(html(scene([report])), encoding="utf-8")
         facts = json.dumps(manifest(report), indent=1, ensure_ascii=False)
         (made / "manifest.json").write_text(facts + "\n", encoding="utf-8")
         head = f"# {report.spec.name}, with everything resolved. Written by kdgraph compile.\n"

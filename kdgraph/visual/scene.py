@@ -43,6 +43,7 @@ def scene(reports: Iterable[Report]) -> dict[str, Any]:
     name, versions, legs = "", {}, []
     for report in reports:
         facts = manifest(report)
+        facts["cost"].pop("seconds", None)  # the page of a spec is always the same
         name, versions = report.spec.name, facts["versions"]
         legs.append(_Leg(report, facts).data())
     return {"kdgraph_scene": VERSION, "name": name, "versions": versions, "legs": legs}

@@ -123,7 +123,7 @@ def test_compile_writes_a_folder(run: Run, spec: Path, tmp_path: Path) -> None:
     result = run("compile", spec, "-o", out, "--set", "losses.soft.tau=2", "--without", "prune")
     assert result.exit_code == 0
     assert result.stdout.split() == [
-        str(out / n) for n in ("graph.py", "manifest.json", "spec.lock.yaml")
+        str(out / n) for n in ("graph.py", "graph.html", "manifest.json", "spec.lock.yaml")
     ]
     manifest = json.loads((out / "manifest.json").read_text())
     assert "prune" not in [p["name"] for p in manifest["passes"]]

@@ -11,7 +11,7 @@ import pytest
 from kdgraph.errors import KDGraphError
 from kdgraph.runtime.report import Report
 from kdgraph.visual import Box, Cluster, Picture, dot, mermaid, picture, svg
-from kdgraph.visual.svg import find_engine
+from kdgraph.visual.graphviz import find_engine
 
 
 def hostile() -> Picture:
