@@ -20,6 +20,7 @@ from kdgraph.book.files import cannot, locked, put, sound, sweep
 from kdgraph.book.header import FOLDER, HEADER, SHARDS, Header, Shard, checksum
 from kdgraph.errors import BookError
 
+_FOREIGN = "it is of another book"
 _NAME = re.compile(r"(\d{5,})-([0-9a-f]{32})\.safetensors")
 
 
@@ -142,11 +143,21 @@ class Writer:
         """Writes the header, or makes sure that the one there is the same."""
         try:
             there = Header.read(self.path)
-        except BookError:  # none, or a damaged one: shards tell by their mark whose they are
+        except BookError as error:  # none, or a damaged one: shards tell by their mark whose
+            self._refuse_others(error)
             put(self.path / HEADER, self.header.text(), self._owner)
             there = Header.read(self.path)
         if found := there.differences(self.header):
             raise BookError(found)
+
+    def _refuse_others(self, error: BookError) -> None:
+        """Refuses a folder that has sound shards of another book, or of another version of one."""
+        for file in files(self.path):
+            if fault(self.path, self.header, file) == _FOREIGN:
+                said = error.diagnostics[0].message
+                message = f"{said}, and the shard {file.name!r} beside it is of another book"
+                help = "build in another folder, or remove this one"
+                raise BookError.of("KD763", message, help=help) from error
 
     def _remove_damaged(self) -> None:
         """Takes away what is no sound shard of this book, so that it is written again."""
@@ -186,7 +197,7 @@ def fault(path: Path, header: Header, file: File) -> str | None:
             mark = (content.metadata() or {}).get("kdgraph")
     except (SafetensorError, OSError) as error:
         return str(error)
-    return None if mark == f"{header.mark} {file.number}" else "it is of another book"
+    return None if mark == f"{header.mark} {file.number}" else _FOREIGN
 
 
 def read_list(path: Path, header: Header) -> list[tuple[str, int]] | None:

@@ -163,6 +163,21 @@ def test_a_damaged_list_or_header_is_written_again(whole: Path, book: Path, file
     assert shards == {p: p.stat().st_mtime_ns for p in (book / FOLDER).iterdir()}
 
 
+@pytest.mark.parametrize(
+    "header", ["{", '{"kdgraph_book": 2}', None], ids=["damaged", "later", "missing"]
+)
+def test_another_book_is_kept_where_its_header_cannot_be_read(
+    book: Path, header: str | None
+) -> None:
+    (book / HEADER).unlink()
+    if header is not None:
+        (book / HEADER).write_text(header)
+    before = content(book)
+    with pytest.raises(BookError, match=r"KD763.*is of another book"):
+        write(book, plan(weights="others"))
+    assert content(book) == before
+
+
 def test_every_flipped_byte_is_found(book: Path) -> None:
     path = shard(book, 2)
     data = path.read_bytes()
