@@ -13,7 +13,7 @@ from kdgraph.book.origin import described, weights
 from kdgraph.errors import BookError, Diagnostic, near
 from kdgraph.graph import DistillGraph
 from kdgraph.networks import build_networks, capture_networks, refuse
-from kdgraph.passes.base import Context, Pass
+from kdgraph.passes.base import PASSES, Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes
 from kdgraph.passes.pipeline import pipeline
@@ -51,7 +51,28 @@ def compile_teachers(
     given = {name: net for name, net in (models or {}).items() if name in side.models}
     refuse(check_weights(side, given=given))
     nets = build_networks(side, given, trust)
+    return TeachersModule(side, lower(_gathered(side, nets, references, without, also)), nets)
 
+
+def plan_teachers(
+    spec: Spec, references: Collection[str], *, trust: Collection[str] = ()
+) -> DistillGraph:
+    """The graph that gives the values of some references as a mapping; it has no weights.
+
+    Args are those of ``compile_teachers``.
+
+    Raises:
+        KDGraphError: with every mistake found, each with its place in the spec.
+    """
+    side = teachers_side(spec, references)
+    nets = build_networks(side, {}, trust, skeleton=True)
+    return _gathered(side, nets, references, PASSES.names(), (), skeleton=True)
+
+
+def _gathered(
+    side: Spec, nets: Mapping[str, nn.Module], references: Collection[str],
+    without: Collection[str], also: Collection[str], *, skeleton: bool = False,
+) -> DistillGraph:  # fmt: skip
     def gather(graph: DistillGraph, context: Context) -> DistillGraph:
         """``taps, signals`` -> ``{reference: value}``."""
         named = graph.named()
@@ -62,8 +83,7 @@ def compile_teachers(
     order = [Pass(p.name, gather) if p.name == "attach_losses" else p
              for p in pipeline(without, also)]  # fmt: skip
     graph = inline_models(side, capture_networks(side, nets))
-    graph, _ = run_passes(graph, order, Context(side))
-    return TeachersModule(side, lower(graph), nets)
+    return run_passes(graph, order, Context(side, skeleton=skeleton))[0]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from kdgraph.graph.distill_graph import DistillGraph
@@ -75,17 +75,17 @@ def fake_step(graph: DistillGraph, batch: Mapping[str, Tensor]) -> FakeStep:
 def fake_forward(
     graph: DistillGraph,
     batch: Mapping[str, Tensor],
-    mode: TorchDispatchMode,
-    tell: Callable[[fx.Node, Any], None],
-) -> None:
-    """Runs a graph forward on fake tensors, without gradients, for a mode that looks on.
+    mode: AbstractContextManager[Any],
+    tell: Callable[[fx.Node, Any], None] | None = None,
+) -> Any:
+    """What a graph returns, run forward on fake tensors, without gradients.
 
     Args:
         graph: at any stage. Its modules come out as they went in.
         batch: entries by name; only their shapes and types are looked at.
-        mode: sees every operator.
-        tell: called before each node with the node and the value of its first input; of a batch
-            entry with its own.
+        mode: entered around the run: a dispatch mode sees every operator.
+        tell: called before each node with the node and the value of its first input, and behind
+            a batch entry with its own.
 
     Raises:
         CannotRun: where some code asks for the values of a tensor, or fails in other ways.
@@ -101,7 +101,7 @@ def fake_forward(
     runner = _Told(graph, tell)
     try:
         with _as_it_was(graph.root), fakes, mode, torch.no_grad():
-            torch.func.functional_call(runner, state, tuple(entries))
+            return torch.func.functional_call(runner, state, tuple(entries))
     except Exception as error:  # the models' own code may raise anything on fake tensors
         raise CannotRun(_reason(runner.node, error)) from error
 
@@ -109,26 +109,27 @@ def fake_forward(
 class _Told(nn.Module):
     """Runs the graph node by node, and tells of each before it runs."""
 
-    def __init__(self, graph: DistillGraph, tell: Callable[[fx.Node, Any], None]) -> None:
+    def __init__(
+        self, graph: DistillGraph, tell: Callable[[fx.Node, Any], None] | None = None
+    ) -> None:
         super().__init__()
         self.root, self.graph, self.tell, self.node = graph.root, graph, tell, ""
 
-    def forward(self, *entries: Tensor) -> None:
-        found: dict[fx.Node, Any] = {}
-        given = iter(entries)
+    def forward(self, *entries: Tensor) -> Any:
         run = fx.Interpreter(self.root, graph=self.graph.graph)
+        run.args_iter = iter(entries)
         for node in self.graph:
             if node.op == "output":
-                break
+                return fx.node.map_arg(node.args[0], lambda n: run.env[n])
             self.node = node.name
-            if node.op == "placeholder":
-                found[node] = next(given)
-                self.tell(node, found[node])
-                continue
             first = next(iter(node.all_input_nodes), None)
-            self.tell(node, None if first is None else found[first])
-            run.env = found
-            found[node] = run.run_node(node)
+            entry = node.op == "placeholder"
+            if self.tell is not None and not entry:
+                self.tell(node, None if first is None else run.env[first])
+            run.env[node] = run.run_node(node)
+            if self.tell is not None and entry:
+                self.tell(node, run.env[node])
+        return None
 
 
 def _reason(node: str, error: Exception) -> str:

@@ -81,6 +81,23 @@ def build_skeleton(
             return _module(found.architecture(name, args, download=False))
 
 
+def build_untrained(
+    source: str,
+    args: Mapping[str, Any],
+    *,
+    trust: Collection[str] = (),
+    span: Span | None = None,
+) -> nn.Module:
+    """Builds a model with random weights, whatever ``args`` ask; nothing is downloaded.
+
+    Raises:
+        ModelError: As `build_model`; KD415 too where a description is not on this machine.
+    """
+    with _reported(source, span):
+        found, name = _find(source, trust)
+        return _module(found.architecture(name, args, download=False))
+
+
 def is_pretrained(source: str, args: Mapping[str, Any]) -> bool:
     """Whether a source gives the same trained weights each time that it builds."""
     prefix, _, name = source.partition("/")

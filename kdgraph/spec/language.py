@@ -160,6 +160,10 @@ class Spec(Strict):
         """Whether a model is trained in some stage, or changed by an action."""
         return self.is_learning(model) or self.network(model) in self._moving
 
+    def is_acted_on(self, model: str) -> bool:
+        """Whether an action changes a model, in this stage or another."""
+        return self.network(model) in self._moving
+
     def is_constant(self, model: str) -> bool:
         """Whether the weights of a model never change: it is no snapshot, and not moving."""
         return self.models[self.network(model)].snapshot_of is None and not self.is_moving(model)

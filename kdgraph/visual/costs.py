@@ -34,7 +34,7 @@ def costs(report: Report, batch: int | None = None) -> dict[str, Any]:
         ``nodes`` by name.
     """
     start = time.perf_counter()
-    size, origin = _batch(report.spec, batch)
+    size, origin = batch_rows(report.spec, batch)
     facts: dict[str, Any] = {"batch": size, "batch_from": origin}
     try:
         after = cost(report.graph, size)
@@ -51,7 +51,7 @@ def costs(report: Report, batch: int | None = None) -> dict[str, Any]:
     }
 
 
-def _batch(spec: Spec, asked: int | None) -> tuple[int, str]:
+def batch_rows(spec: Spec, asked: int | None = None) -> tuple[int, str]:
     """The rows of the batch, and in words where their number comes from."""
     written = getattr(spec.data, "batch_size", None)
     shape = next(iter(example_batch(spec, batch=asked or written).values())).shape

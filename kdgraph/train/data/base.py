@@ -52,6 +52,10 @@ class DataSet(DataEntry):
         """
         raise NotImplementedError  # every registered data set defines it
 
+    def known_rows(self) -> int | None:
+        """Training rows, less what ``limit`` and such leave out; None where only reading tells."""
+        return None
+
     def scaling(self) -> Normalise | None:
         """How images are normalised: as the spec says, else what the data set states."""
         return self.normalise

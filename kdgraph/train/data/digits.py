@@ -45,6 +45,9 @@ class Digits(DataSet):
         note = "split by the form a digit was written on: no form is on two sides"
         return Splits(train, val, test, note)
 
+    def known_rows(self) -> int:
+        return _TRAIN
+
     def scaling(self) -> Normalise | None:
         # mean and deviation of the 1,029 training images
         return self.normalise or Normalise(mean=(0.3071,), std=(0.3762,))

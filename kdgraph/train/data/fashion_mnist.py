@@ -68,6 +68,9 @@ class FashionMnist(DataSet):
             ) from error
         return root / "FashionMNIST" / "raw"
 
+    def known_rows(self) -> int:
+        return 60_000 - _VAL
+
     def scaling(self) -> Normalise | None:
         # mean and deviation of the 60,000 training images
         return self.normalise or Normalise(mean=(0.2860,), std=(0.3530,))

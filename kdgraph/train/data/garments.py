@@ -66,6 +66,9 @@ class Garments(DataSet):
         )
         return Splits(made["train"], made["val"], made["test"], note)
 
+    def known_rows(self) -> int:
+        return _IMAGES["train"]
+
     def scaling(self) -> Normalise | None:
         # mean and deviation of the 2,000 training images
         return self.normalise or Normalise(

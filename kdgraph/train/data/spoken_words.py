@@ -89,6 +89,9 @@ class SpokenWords(DataSet):
         note = f"split by synthetic voice, {counts} for training / validation / test; same words"
         return Splits(train, val, test, note)
 
+    def known_rows(self) -> int:
+        return self.words * len(_VOICES["train"][: self.voices])
+
     def _part(self, program: str, part: str, voices: tuple[str, ...]) -> TensorSplit:
         from kdgraph.train.data._speech import numbers, padded
         from kdgraph.train.data._split import TensorSplit, seeded

@@ -1,0 +1,36 @@
+"""Smoothing: label smoothing beside a soft target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdgraph.errors import Diagnostic
+from kdgraph.visual.advice.base import Say, Sight, register_advice
+
+
+@register_advice("smoothing", "KD604")
+def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
+    """Label smoothing and a soft target on the same logits.
+
+    Both give other classes a share. Smoothing gives each the same, which takes away from what a
+    teacher tells of them (Müller, Kornblith, Hinton 2019, arXiv 1906.02629).
+    """
+    edges = sight.edges
+    for name, edge in edges.items():
+        share = getattr(edge, "smoothing", 0)
+        if not share:
+            continue
+        soft = [
+            n
+            for n, other in edges.items()
+            if other.teaches_as is not None and getattr(other, "student", None) == edge.student
+        ]
+        if soft:
+            targets = " and ".join(repr(n) for n in soft)
+            yield say(
+                f"{name!r} smooths its labels by {share:g}, and {targets} gives "
+                f"{edge.student!r} a soft target: what the one spreads evenly hides what the other "
+                "tells of the classes",
+                sight.spec.span("losses", name, "smoothing"),
+                "leave `smoothing` out, unless the paper that you follow has both",
+            )
