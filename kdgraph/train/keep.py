@@ -51,6 +51,7 @@ class Keeper(Callback):
         if learner.batch == learner.course.batches:
             learner.end_epoch()
             row = {**learner.means.close(), **{f"val/{k}": v for k, v in learner.found.items()}}
+            row |= learner.watch.after_epoch()
             epoch = learner.course.passed + learner.epoch
             learner.write({"epoch": epoch, **row})
             self.history.append({"epoch": epoch, "step": learner.iteration, **row})

@@ -29,6 +29,7 @@ from kdgraph.train.optim import (
     state_of,
     trained_parameters,
 )
+from kdgraph.train.report.watch import Watch
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Batch, Scorer
 
@@ -44,6 +45,7 @@ class Learner(Scorer):
         batch: batches done of the epoch under way.
         iteration: steps of the optimiser done in all.
         means: of the total loss and each edge over the epoch under way.
+        watch: what a report tells of the run; it has no part in training.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Learner(Scorer):
         data: DataSet,
         splits: Splits,
         seed: int,
+        booked: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(spec, score)
         assert spec.train is not None
@@ -63,6 +66,7 @@ class Learner(Scorer):
         self.course = Course(spec, data, len(splits.train))
         self.epoch = self.batch = self.iteration = 0
         self.means = Means()
+        self.watch = Watch(step, spec, score, booked)
         if step.stages is not None:
             step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
@@ -178,8 +182,18 @@ class Learner(Scorer):
         """The compiled step."""
         out = self.distill(**{name: batch[name] for name in self.spec.batch})
         self.means.add(out.loss, out.losses)
+        self.watch.saw_step(out, self.iteration, self._scale)
         loss: Tensor = out.loss
         return loss
+
+    def _scale(self) -> float:
+        """What the loss is multiplied by in half precision."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return float(scaler.get_scale()) if scaler is not None else 1.0
+
+    def saw(self, prediction: Tensor, batch: Batch, index: int) -> None:
+        """Compares the student with its teachers."""
+        self.watch.saw_prediction(prediction, batch, index)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         """Counts, moves a scheduler of steps, writes the log."""
@@ -192,8 +206,12 @@ class Learner(Scorer):
         written = settings.scheduler
         if self.scheduler is not None and written is not None and written.interval == "step":
             self.scheduler.step()
+        row = self.watch.after_step(iteration)
         if iteration % settings.log_every == 0:
-            self.write({"lr": self.optimizer.param_groups[0]["lr"], **self.means.last()})
+            losses = self.means.last()
+            row = {**self.watch.logged(self.optimizer, losses), **losses, **row}
+        if row:
+            self.write(row)
 
     def end_epoch(self) -> None:
         """Moves to the next epoch."""
@@ -206,7 +224,9 @@ class Learner(Scorer):
             self.scheduler.step()
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Writes to every log, at the present step."""
+        """Writes to every log, at the present step; rows of whole epochs hold their number."""
+        epoch = self.course.passed + self.epoch + self.batch / self.course.batches
+        self.watch.note(self.iteration, epoch, values, whole="epoch" in values)
         for logger in self.loggers:
             logger.log_metrics(dict(values), step=self.iteration)
 
@@ -221,6 +241,7 @@ class Learner(Scorer):
             "course": self.course.state(),
             "means": self.means.state(),
             "found": dict(self.found),
+            "watch": self.watch.state(),
         }
 
     def take_up(self, state: Mapping[str, Any]) -> None:
@@ -232,6 +253,8 @@ class Learner(Scorer):
         self.course.take_up(state["course"])
         self.means.take_up(state["means"])
         self.found = dict(state["found"])
+        if "watch" in state:  # checkpoints of version 0.1.0 have none
+            self.watch.take_up(state["watch"])
         self._start = state
 
     def on_fit_start(self) -> None:

@@ -16,6 +16,7 @@ from kdgraph.compiler import compile, plans
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.passes.pipeline import pipeline
+from kdgraph.runtime.report import Report as Compiled
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import actions
 from kdgraph.spec.read import load_spec
@@ -30,6 +31,7 @@ from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
 from kdgraph.train.passes import check_passes
 from kdgraph.train.progress import Board
+from kdgraph.train.report.report import Report
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
@@ -58,7 +60,8 @@ def run(
     as long as nothing that made them changes. The test part of the data is used once for each
     final model, and nothing is chosen by it.
 
-    In ``out``: ``student.safetensors`` (the first seed's), ``result.json``, and a folder for
+    In ``out``: ``student.safetensors`` (the first seed's), ``result.json``, the report as
+    ``report.html`` and ``report.json``, both brought up to date after each epoch, and a folder for
     each run, ``teacher``, ``distilled/seed-0``, ``alone/seed-0``, with ``weights.safetensors``,
     the checkpoint ``last.ckpt`` and logs for TensorBoard and in CSV.
 
@@ -96,10 +99,15 @@ def run(
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
     if compare:
         derived.append(student_alone(written))
+    planned: list[Compiled] = []
     if derived or checked.stages:
-        _plan_all([checked, *derived], trust, without, also)
+        planned = _plan_all([checked, *derived], trust, without, also)
     board = Board(console)
-    setting = Setting(data, splits, steps, resume, device, board, without, also)
+    booked = frozenset(checked.batch.keys() - written.batch.keys())
+    report = Report(folder, written, describe(data, splits), booked)
+    if planned and checked.stages:
+        report.plan(planned)
+    setting = Setting(data, splits, steps, resume, device, board, without, also, report=report)
     with board.open():
         teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
         setting = replace(
@@ -119,6 +127,7 @@ def run(
         runs=found["distilled"], alone=found.get("alone", []), teachers=teachers,
     )  # fmt: skip
     write_json(folder / "result.json", result.as_dict())
+    report.finish(result)
     return result
 
 
@@ -150,16 +159,24 @@ def _plan_all(
     trust: Collection[str],
     without: Collection[str],
     also: Collection[str],
-) -> None:
-    """Finds what is wrong with any of several specs before the first of them is trained."""
+) -> list[Compiled]:
+    """Finds what is wrong with any of several specs before the first of them is trained.
+
+    Returns:
+        The plans of the first, one for each stage and phase, as far as they can be known by now.
+    """
+    found: list[Compiled] = []
     for spec in specs:
         try:
             for plan in plans(spec, trust=trust, without=without, also=also):
                 check_groups(spec, plan)
+                if spec is specs[0]:
+                    found.append(plan)
         except KDGraphError as error:
             # what is still to be downloaded can be looked at only when it is compiled
             if any(d.code != "KD415" for d in error.diagnostics):
                 raise
+    return found
 
 
 def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
@@ -234,6 +251,8 @@ def _train_student(
         )
     torch.manual_seed(seed)  # adapters
     step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
+    if name == "distilled" and setting.report is not None:
+        setting.report.plan([step.report])
     mark = fingerprint(spec, seed, {**_weights(spec), **setting.files})
     return train(name, step, spec, score, seed, folder, mark, setting)
 

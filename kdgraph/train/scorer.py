@@ -10,6 +10,7 @@ from kdgraph.errors import DataError
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.metrics import build_metrics
+from kdgraph.train.report.confusion import Confusion
 from kdgraph.train.score import Score
 
 Batch = dict[str, Tensor]
@@ -43,8 +44,12 @@ class Scorer(LightningModule):
         if self.score.passes is not None:
             torch.manual_seed(seed_of("passes", index))
         prediction = self.score.averaged(self.scored(), batch)
+        self.saw(prediction, batch, index)
         for metric in self.metrics.values():
             self.score.update(metric, prediction, batch)
+
+    def saw(self, prediction: Tensor, batch: Batch, index: int) -> None:
+        """Called with each prediction, classes second."""
 
     def test_step(self, batch: Batch, index: int) -> None:
         """One batch of test data."""
@@ -79,7 +84,12 @@ class Examiner(Scorer):
     def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
         super().__init__(spec, score)
         self.model = model
+        self.confusion = Confusion(score)
 
     def scored(self) -> nn.Module:
         """The model."""
         return self.model
+
+    def saw(self, prediction: Tensor, batch: Batch, index: int) -> None:
+        """Counts which classes are taken for which."""
+        self.confusion.add(prediction, batch)

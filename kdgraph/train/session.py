@@ -29,6 +29,8 @@ from kdgraph.train.keep import BEST, LAST, MODELS, STAGES, WEIGHTS, Keeper
 from kdgraph.train.latency import latency
 from kdgraph.train.learner import Learner
 from kdgraph.train.progress import Board
+from kdgraph.train.report.follow import Follow
+from kdgraph.train.report.report import Report
 from kdgraph.train.result import Run
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Examiner
@@ -48,6 +50,7 @@ class Setting:
         without: optional passes to leave out.
         also: optional passes to run that are off unless asked for.
         files: further files that the numbers of a run depend on, by name.
+        report: is told of each run; None where there is none.
     """
 
     data: DataSet
@@ -59,6 +62,7 @@ class Setting:
     without: Collection[str] = ()
     also: Collection[str] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    report: Report | None = None
 
 
 def train(
@@ -82,64 +86,60 @@ def train(
         InputError: when a batch is not what the spec says, or a loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(step, spec, score, setting.data, setting.splits, seed)
+    report = setting.report
+    booked = report.booked if report is not None else frozenset()
+    learner = Learner(step, spec, score, setting.data, setting.splits, seed, booked)
     keeper = Keeper(folder, mark)
     if setting.resume:
         keeper.take_up(learner)
     else:
         _clear(folder)
-    _run(name, learner, keeper, setting)
+    total = learner.course.total_steps()
+    follow = Follow(report, name, learner, min(setting.steps or total, total))
+    follow.tell("training")
+    _run(name, learner, keeper, follow, setting)
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
     ended = ended and learner.course.is_last
     val = evaluate(step.student, spec, score, setting, "val")
     weights = keeper.finish(learner, ended=ended)
     exported = without_actions(step.student)
-    final = evaluate(exported, spec, score, setting, "test")
+    final = examine(exported, spec, score, setting, "test")
     run = Run(
-        name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
+        name=name, seed=seed, part=final_part(setting.splits), metrics=final.found, val=val,
         epochs=learner.course.passed + learner.epoch, steps=learner.iteration,
-        finished=ended, actions=told(step),
+        finished=ended, actions=learner.watch.actions(),
         parameters=count(exported), seconds=keeper.seconds, weights=str(weights),
         **measured(exported, spec, score, setting),
     )  # fmt: skip
     setting.board.done(run)
+    follow.end(run, final.confusion, folder)
     return run
 
 
-def _run(name: str, learner: Learner, keeper: Keeper, setting: Setting) -> None:
+def _run(name: str, learner: Learner, keeper: Keeper, follow: Follow, setting: Setting) -> None:
     """Goes through what is left of the stages, up to a limit of steps."""
-    total = learner.course.total_steps()
-    limit = min(setting.steps or total, total)
+    total, limit = learner.course.total_steps(), follow.limit
     while True:
         to_do = learner.epoch < learner.settings.epochs and not keeper.stopped
         if to_do and learner.iteration < limit:
-            _fit(name, learner, keeper, limit, setting)
+            _fit(name, learner, keeper, follow, setting)
         ended = keeper.stopped or learner.epoch == learner.settings.epochs
         if not ended or learner.course.is_last or learner.iteration >= limit < total:
             return
         keeper.next_stage(learner)
 
 
-def told(step: DistillModule) -> list[dict[str, Any]]:
-    """What the actions of a run said that they changed."""
-    return [
-        {"stage": d.stage, "place": d.place, "epoch": d.epoch, "did": d.lines}
-        for d in (step.stages.log if step.stages else [])
-        if d.lines
-    ]
-
-
-def _fit(name: str, learner: Learner, keeper: Keeper, limit: int, setting: Setting) -> None:
+def _fit(name: str, learner: Learner, keeper: Keeper, follow: Follow, setting: Setting) -> None:
     """Runs Lightning's loop from where the learner is."""
     stage = learner.course.stage
     title = f"{name}, seed {learner.seed}" + (f", {stage.name}" if stage else "")
-    follower = setting.board.follow(title, limit)
+    follower = setting.board.follow(title, follow.limit)
     interrupt = signal.getsignal(signal.SIGINT)
     with quiet():
         trainer = _trainer(
-            setting, learner.settings, [keeper, follower], keeper.folder,
+            setting, learner.settings, [keeper, follower, follow], keeper.folder,
             max_epochs=learner.settings.epochs - learner.epoch,
-            max_steps=limit - learner.iteration if setting.steps else -1,
+            max_steps=follow.limit - learner.iteration if setting.steps else -1,
         )  # fmt: skip
         try:
             trainer.fit(learner)
@@ -155,6 +155,11 @@ def evaluate(
     model: nn.Module, spec: Spec, score: Score, setting: Setting, part: str
 ) -> dict[str, float]:
     """The metrics of a model on the validation data or, once it is final, on the test data."""
+    return examine(model, spec, score, setting, part).found
+
+
+def examine(model: nn.Module, spec: Spec, score: Score, setting: Setting, part: str) -> Examiner:
+    """What scored a model, with its metrics and its confusion; parts as for ``evaluate``."""
     assert spec.train is not None
     split = setting.splits.val
     if part == "test" and setting.splits.test is not None:
@@ -163,7 +168,7 @@ def evaluate(
     with quiet():
         trainer = _trainer(setting, spec.train, [], None)
         trainer.test(examiner, eval_loader(split, setting.data), verbose=False)
-    return examiner.found
+    return examiner
 
 
 def measured(model: nn.Module, spec: Spec, score: Score, setting: Setting) -> dict[str, Any]:

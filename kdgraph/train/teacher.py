@@ -15,7 +15,8 @@ from kdgraph.models.load import build_model
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.derive import teacher_by_itself, to_train
-from kdgraph.train.keep import WEIGHTS, fingerprint, write_json
+from kdgraph.train.keep import LAST, WEIGHTS, fingerprint, write_json
+from kdgraph.train.report.follow import recall
 from kdgraph.train.result import Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, count, evaluate, final_part, measured, train
@@ -62,6 +63,7 @@ def _train_teacher(
     mark, record = fingerprint(own, own.train.seed, {}), folder / "run.json"
     if (known := _known(record, mark)) is not None:
         setting.board.say(f"{name}: trained before, {known.weights}")
+        recall(setting.report, known, folder / LAST)
         return known
     model = own.models[name]
     if model.source is None:

@@ -1,0 +1,107 @@
+"""All runs of one command as ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdgraph.runtime.report import Report as Compiled
+from kdgraph.spec.language import Spec
+from kdgraph.train.keep import write_json
+from kdgraph.train.report.facts import machine, versions
+from kdgraph.train.report.page import drawn, page
+from kdgraph.train.report.spec_text import edges_of, spec_text
+from kdgraph.train.result import Result
+
+VERSION = 1
+JSON, HTML = "report.json", "report.html"
+
+
+class Report:
+    """Collects the figures of runs and writes them, each time whole or not at all.
+
+    Args:
+        folder: where both files go.
+        written: the spec as it was read, before teachers had weights or a book their place.
+        data: the data in one line.
+        booked: batch entries that a book gives.
+    """
+
+    def __init__(
+        self, folder: Path, written: Spec, data: str, booked: frozenset[str] = frozenset()
+    ) -> None:
+        self.folder, self.booked = folder, booked
+        self._written = written
+        self._runs: dict[tuple[str, int], dict[str, Any]] = {}
+        self._facts: dict[str, Any] = {
+            "kdgraph_report": VERSION,
+            "name": written.name,
+            "description": written.description,
+            "data": data,
+            "versions": versions(),
+            "machine": {},
+            "edges": edges_of(written),
+        }
+        self._end: dict[str, Any] = {"table": None}
+        self._drawn = ""
+        self._spec: str | None = None
+
+    def plan(self, plans: Sequence[Compiled]) -> None:
+        """Takes what the spec compiles to, for each stage and phase, if it was not yet told."""
+        if self._spec is None:
+            self._spec = spec_text(plans, self._written)
+            self._drawn = drawn(plans)
+
+    def put(self, name: str, seed: int, figures: dict[str, Any]) -> None:
+        """Replaces what is known of a run.
+
+        Args:
+            name: what the run is called.
+            seed: its seed.
+            figures: ``Watch.as_dict`` and what else is known of it.
+        """
+        self._runs[name, seed] = {"name": name, "seed": seed, **figures}
+
+    def computes_on(self, device: str) -> None:
+        """Notes the device of the training."""
+        self._facts["machine"] = machine(device)
+
+    def finish(self, result: Result) -> None:
+        """Adds the final table, and writes."""
+        rows = {"student alone": result.alone, "distilled": result.runs}
+        groups = [(t.name, [t]) for t in result.teachers] + [(n, r) for n, r in rows.items() if r]
+        self._end["table"] = {
+            "metrics": list(result.runs[0].metrics),
+            "rows": [
+                {
+                    "name": name,
+                    "figures": {m: vars(s) for m, s in result.summary(runs).items()},
+                    "parameters": runs[0].parameters,
+                    "latency": runs[0].latency,
+                    "steps": runs[0].steps,
+                    "seconds": sum(r.seconds for r in runs) / len(runs),
+                    "seeds": len(runs),
+                }
+                for name, runs in groups
+            ],
+            "notes": result.notes(),
+        }
+        self.write()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {**self._facts, **self._end, "spec": self._spec, "runs": list(self._runs.values())}
+
+    def write(self) -> None:
+        """Writes both files."""
+        found = self.as_dict()
+        write_json(self.folder / JSON, found)
+        path = self.folder / HTML
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_text(page(found, self._drawn), encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

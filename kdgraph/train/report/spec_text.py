@@ -1,0 +1,45 @@
+"""The spec as it was resolved, and its edges in few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from kdgraph.runtime.report import Report as Compiled
+from kdgraph.spec.language import Spec
+from kdgraph.visual.lock import lock
+from kdgraph.visual.words import entry_words, number_words
+
+
+def spec_text(plans: Sequence[Compiled], written: Spec) -> str:
+    """YAML with everything resolved; of a spec with stages one document for each of them.
+
+    Weights stand there as they were written: where a teacher was trained to is not a part of it.
+    """
+    return "\n---\n".join(_document(plan, written) for plan in plans)
+
+
+def _document(plan: Compiled, written: Spec) -> str:
+    models = {
+        name: model.model_copy(
+            update={"weights": written.models[name].weights if name in written.models else None}
+        )
+        for name, model in plan.spec.models.items()
+    }
+    own = plan.spec.model_copy(update={"models": models})
+    head = f"# {plan.spec.leg}\n" if plan.spec.leg else ""
+    return head + lock(replace(plan, spec=own), written.folder)
+
+
+def edges_of(spec: Spec) -> list[dict[str, Any]]:
+    """What each edge is, where it reads, and its weight, in words."""
+    return [
+        {
+            "name": name,
+            "is": entry_words(edge),
+            "reads": [ref for _, ref in edge.references()],
+            "weight": number_words(edge.weight),
+        }
+        for name, edge in spec.losses.items()
+    ]
