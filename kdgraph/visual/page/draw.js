@@ -88,14 +88,22 @@ const draw = (() => {
   }
 
   function frame(element, place) {
-    const { title, head } = look.frame(element);
-    const { width: w, height: h } = place;
     return dom.svg("g", {
       class: `frame ${element.kind}`, transform: `translate(${place.x},${place.y})`,
       ...named(element), "aria-expanded": "true",
+    }, dom.svg("rect", { class: "shape", width: place.width, height: place.height, rx: 8 }));
+  }
+
+  /** The title of a frame, over the arrows that come in from above. */
+  function head(element, place) {
+    const { title, head: h } = look.frame(element);
+    const w = place.width;
+    return dom.svg("g", {
+      class: `head ${element.kind}`, "data-head": element.id, "data-role": element.role,
+      "data-faded": element.faded ? "1" : null, transform: `translate(${place.x},${place.y})`,
     },
-    dom.svg("rect", { class: "shape", width: w, height: h, rx: 8 }),
-    dom.svg("path", { class: "rule", d: `M0,${head}H${w}` }),
+    dom.svg("path", { class: "band", d: `M1,${h}V8a7,7 0 0 1 7,-7H${w - 8}a7,7 0 0 1 7,7V${h}Z` }),
+    dom.svg("path", { class: "rule", d: `M1,${h}H${w - 1}` }),
     letter(element, 9, 6), text(32, 19, title, "frame-title"), chevron(w - 25, 6, true));
   }
 
@@ -122,35 +130,40 @@ const draw = (() => {
       "data-role": made.role, "data-faded": made.faded ? "1" : null,
     },
     dom.svg("path", { class: "hit", d }),
-    dom.svg("path", { class: "line", d, "marker-end": `url(#head-${made.faded ? "faded" : made.role})` }));
+    dom.svg("path", { class: "line", d, "marker-end": `url(#tip-${made.faded ? "faded" : made.role})` }));
   }
 
-  function heads() {
+  function markers() {
     const shape = () => dom.svg("path", { d: "M0,0L8,4L0,8Z" });
     return dom.svg("defs", {}, [...Object.keys(look.NAMES), "faded"].map((role) =>
       dom.svg("marker", {
-        id: `head-${role}`, class: "head", "data-role": role, viewBox: "0 0 8 8", refX: 7.5, refY: 4,
+        id: `tip-${role}`, class: "tip", "data-role": role, viewBox: "0 0 8 8", refX: 7.5, refY: 4,
         markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto",
       }, shape())));
   }
 
   /** Fills `world`; returns what was drawn, each with the rectangle it covers. */
-  function paint(world, placed, weights) {
-    const layers = ["frames", "arrows", "boxes", "labels"].map((id) => dom.svg("g", { class: id }));
-    const [frames, arrows, boxes] = layers;
-    const drawn = { items: [], byId: new Map(), arrows: new Map(), labels: layers[3] };
+  function paint(world, shown, placed, weights) {
+    const layers = ["frames", "arrows", "heads", "boxes", "labels"].map((id) => dom.svg("g", { class: id }));
+    const [frames, arrows, heads, boxes, labels] = layers;
+    const drawn = { items: [], byId: new Map(), arrows: new Map(), labels };
     const keep = (group, x0, y0, x1, y1) => drawn.items.push({ group, x0, y0, x1, y1, shown: true });
+    // Parents before children, so that an inner title lies above what is around it.
     const walk = (element) => {
       const place = placed.boxes.get(element.id);
-      const open = placed.shown.folds.isOpen(element);
+      const open = shown.folds.isOpen(element);
       const group = open ? frame(element, place) : box(element, place, weights[element.edge]);
       (open ? frames : boxes).append(group);
       keep(group, place.x, place.y, place.x + place.width, place.y + place.height);
       drawn.byId.set(element.id, { element, group, place });
-      if (open) element.children.forEach(walk);
+      if (!open) return;
+      const title = head(element, place);
+      heads.append(title);
+      keep(title, place.x, place.y, place.x + place.width, place.y + look.HEAD);
+      element.children.forEach(walk);
     };
-    placed.shown.roots.forEach(walk);
-    for (const made of [...placed.shown.arrows].sort((a, b) => b.faded - a.faded)) {
+    shown.roots.forEach(walk);
+    for (const made of [...shown.arrows].sort((a, b) => b.faded - a.faded)) {
       const points = placed.lines.get(made.id);
       if (!points) continue;
       const group = arrow(made, points);
@@ -159,7 +172,7 @@ const draw = (() => {
       keep(group, Math.min(...xs) - 6, Math.min(...ys) - 6, Math.max(...xs) + 6, Math.max(...ys) + 6);
       drawn.arrows.set(made.id, { arrow: made, group, points });
     }
-    world.replaceChildren(heads(), ...layers);
+    world.replaceChildren(markers(), ...layers);
     return drawn;
   }
 

@@ -5,7 +5,10 @@ const input = (() => {
   const SLACK = 4; // pixels that a click may tremble
   const STEP = 80; // pixels an arrow key pans
 
-  const over = (target) => target.closest?.("[data-id]");
+  const idOf = (target) => {
+    const found = target.closest?.("[data-id], [data-head]");
+    return found?.dataset.id ?? found?.dataset.head ?? null;
+  };
   const arrowOf = (target) => target.closest?.(".arrow");
 
   function pointer(on) {
@@ -32,25 +35,25 @@ const input = (() => {
     graph.addEventListener("pointerup", up);
     graph.addEventListener("pointercancel", up);
     graph.addEventListener("dblclick", (event) => {
-      const found = over(event.target);
-      if (found && !event.target.closest("[data-fold]")) on.toggle(found.dataset.id, false);
+      const id = idOf(event.target);
+      if (id && !event.target.closest("[data-fold]")) on.toggle(id, false);
     });
   }
 
   function click(event, on) {
-    const found = over(event.target);
+    const id = idOf(event.target);
     const line = arrowOf(event.target);
-    if (found && event.target.closest("[data-fold]")) on.toggle(found.dataset.id, event.shiftKey);
-    else if (found) on.select(found.dataset.id);
+    if (id && event.target.closest("[data-fold]")) on.toggle(id, event.shiftKey);
+    else if (id) on.select(id);
     else if (line) on.selectArrow(`${line.dataset.from}→${line.dataset.to}`);
     else on.select(null);
   }
 
   function hover(on) {
     graph.addEventListener("pointerover", (event) => {
-      const [found, line] = [over(event.target), arrowOf(event.target)];
-      on.hover(found?.dataset.id ?? null, line ? `${line.dataset.from}→${line.dataset.to}` : null);
-      const text = found ? on.tip(found.dataset.id) : null;
+      const [id, line] = [idOf(event.target), arrowOf(event.target)];
+      on.hover(id, line ? `${line.dataset.from}→${line.dataset.to}` : null);
+      const text = id ? on.tip(id) : null;
       tip.hidden = !text || graph.classList.contains("grabbed");
       if (text) tip.textContent = text;
     });
@@ -110,8 +113,7 @@ const input = (() => {
       event.preventDefault();
     });
     graph.addEventListener("focusin", (event) => {
-      const found = over(event.target);
-      if (found?.matches(":focus-visible")) on.focus(found.dataset.id);
+      if (event.target.matches("[data-id]:focus-visible")) on.focus(event.target.dataset.id);
     });
   }
 

@@ -15,6 +15,8 @@ const layout = (() => {
     "elk.layered.spacing.edgeNodeBetweenLayers": "12",
     "elk.layered.spacing.edgeEdgeBetweenLayers": "9",
     "elk.layered.considerModelOrder.strategy": "PREFER_NODES",
+    "elk.layered.layering.strategy": "LONGEST_PATH_SOURCE", // models start side by side
+    "elk.layered.crossingMinimization.semiInteractive": "true", // and keep their order
     "elk.layered.nodePlacement.strategy": "BRANDES_KOEPF",
     "elk.layered.nodePlacement.bk.fixedAlignment": "BALANCED",
   };
@@ -74,47 +76,61 @@ const layout = (() => {
   }
 
   /** Teachers left, students right, what joins them between. */
-  function sorted(roots) {
-    const rank = (e) => (e.role === "batch" ? 0 : !e.children.length || e.kind === "box" ? 2 : e.role === "student" ? 3 : 1);
-    return [...roots].sort((a, b) => rank(a) - rank(b));
+  const rank = ({ kind, role }) =>
+    role === "batch" ? 0 : kind !== "cluster" ? 2 : role === "student" ? 3 : 1;
+  const sorted = (roots) => [...roots].sort((a, b) => rank(a) - rank(b));
+
+  const port = (id, where) => ({
+    id, width: 0, height: 0, layoutOptions: { "elk.port.side": where },
+  });
+
+  /** An unfolded element. ELK turns the graph by a right angle, but not the least size. */
+  function frame(element, children) {
+    const { width, head } = look.frame(element);
+    return {
+      id: element.id,
+      layoutOptions: {
+        "elk.padding": `[top=${head + 12},left=14,bottom=14,right=14]`,
+        "elk.alignment": "TOP",
+        "elk.layered.nodePlacement.bk.fixedAlignment": "NONE", // of four, the one of fewest bends
+        "elk.contentAlignment": "[H_CENTER, V_CENTER]",
+        "elk.nodeSize.constraints": "MINIMUM_SIZE",
+        "elk.nodeSize.minimum": `(${head + 20},${width})`,
+      },
+      children,
+    };
+  }
+
+  /** A folded element: one way out for all arrows, a way in for each. */
+  function leaf(element, weight, incoming, leaves) {
+    const { width, height } = look.of(element, weight);
+    const together = element.role === "total" && incoming.length;
+    const ports = together
+      ? [port("in total", "NORTH")]
+      : incoming.map((arrow) => port(`in ${arrow.id}`, "NORTH"));
+    if (leaves) ports.push(port(`out ${element.id}`, "SOUTH"));
+    const layoutOptions = { "elk.portConstraints": "FIXED_SIDE", "elk.portAlignment.default": "CENTER" };
+    const end = { batch: "FIRST", total: "LAST" }[element.role];
+    if (end) layoutOptions["elk.layered.layering.layerConstraint"] = end;
+    return { id: element.id, width, height, ports, layoutOptions };
   }
 
   function toGraph(shown, weights) {
-    const ports = new Map();
-    const incoming = new Map();
-    for (const arrow of shown.arrows) {
-      ports.set(arrow.source, true);
-      const list = incoming.get(arrow.target) ?? [];
-      list.push(arrow.id);
-      incoming.set(arrow.target, list);
-    }
-    const node = (element) => {
-      if (shown.folds.isOpen(element)) {
-        const { width, head } = look.frame(element);
-        return {
-          id: element.id,
-          layoutOptions: {
-            "elk.padding": `[top=${head + 12},left=14,bottom=14,right=14]`,
-            "elk.nodeSize.constraints": "MINIMUM_SIZE",
-            "elk.nodeSize.minimum": `(${width},${head + 20})`,
-          },
-          children: element.children.map(node),
-        };
-      }
-      const { width, height } = look.of(element, weights[element.edge]);
-      const side = (id, where) => ({ id, width: 0, height: 0, layoutOptions: { "elk.port.side": where } });
-      const made = (incoming.get(element) ?? []).map((id) => side(`in ${id}`, "NORTH"));
-      if (element.role === "total" && made.length) made.splice(0, made.length, side("in total", "NORTH"));
-      if (ports.has(element)) made.push(side(`out ${element.id}`, "SOUTH"));
-      const options = { "elk.portConstraints": "FIXED_SIDE", "elk.portAlignment.default": "CENTER" };
-      if (element.role === "batch") options["elk.layered.layering.layerConstraint"] = "FIRST";
-      if (element.role === "total") options["elk.layered.layering.layerConstraint"] = "LAST";
-      return { id: element.id, width, height, ports: made, layoutOptions: options };
-    };
+    const incoming = Map.groupBy(shown.arrows, (arrow) => arrow.target);
+    const outgoing = new Set(shown.arrows.map((arrow) => arrow.source));
+    const node = (element) =>
+      shown.folds.isOpen(element)
+        ? frame(element, element.children.map(node))
+        : leaf(element, weights[element.edge], incoming.get(element) ?? [], outgoing.has(element));
+    const roots = sorted(shown.roots);
+    const children = roots.map(node);
+    roots.forEach((element, i) => {
+      if (element.kind === "cluster") children[i].layoutOptions["elk.position"] = `(${1000 * i},0)`;
+    });
     return {
       id: " root",
       layoutOptions: OPTIONS,
-      children: sorted(shown.roots).map(node),
+      children,
       edges: shown.arrows.map((arrow) => ({
         id: arrow.id,
         sources: [`out ${arrow.source.id}`],
@@ -124,23 +140,33 @@ const layout = (() => {
   }
 
   /** Boxes by id, points of arrows by id, and the size of it all. */
-  async function place(shown, weights) {
-    engine ??= start();
-    const done = await (await engine)(toGraph(shown, weights));
+  function read(done) {
     const boxes = new Map();
-    const walk = (node, depth) => {
-      boxes.set(node.id, { x: node.x, y: node.y, width: node.width, height: node.height, depth });
-      for (const child of node.children ?? []) walk(child, depth + 1);
+    const walk = ({ id, x, y, width, height, children = [] }) => {
+      boxes.set(id, { x, y, width, height });
+      children.forEach(walk);
     };
-    for (const child of done.children) walk(child, 0);
+    done.children.forEach(walk);
     const lines = new Map();
-    for (const edge of done.edges) {
-      const [section] = edge.sections ?? [];
-      if (section) {
-        lines.set(edge.id, [section.startPoint, ...(section.bendPoints ?? []), section.endPoint]);
-      }
+    for (const { id, sections = [] } of done.edges) {
+      const [section] = sections;
+      if (section) lines.set(id, [section.startPoint, ...(section.bendPoints ?? []), section.endPoint]);
     }
-    return { shown, boxes, lines, width: done.width, height: done.height };
+    return { boxes, lines, width: done.width, height: done.height };
+  }
+
+  const known = new Map();
+  const KNOWN = 12; // layouts to which one comes back at once
+
+  /** Where everything visible lies; `key` names what is visible. */
+  async function place(key, shown, weights) {
+    if (!known.has(key)) {
+      engine ??= start();
+      const done = await (await engine)(toGraph(shown, weights));
+      known.set(key, read(done));
+      if (known.size > KNOWN) known.delete(known.keys().next().value);
+    }
+    return known.get(key);
   }
 
   return { place };

@@ -16,7 +16,7 @@ const legend = (() => {
     if (name === "total") box.append(dom.svg("rect", { class: "inner", x: 3, y: 3, width: w - 6, height: h - 6, rx: 2 }));
     box.append(dom.svg("text", { class: "letter-text", x: w / 2, y: 15, "text-anchor": "middle" }, look.LETTERS[name]));
     const arrow = dom.svg("g", { class: "arrow", "data-role": name });
-    arrow.append(dom.svg("path", { class: "line", d: "M38,11H76", "marker-end": `url(#head-${name})` }));
+    arrow.append(dom.svg("path", { class: "line", d: "M38,11H76", "marker-end": `url(#tip-${name})` }));
     made.append(box, name === "total" ? "" : arrow);
     return dom.html("li", {}, made, look.NAMES[name]);
   }

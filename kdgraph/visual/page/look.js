@@ -108,5 +108,5 @@ const look = (() => {
     return rounded(5);
   }
 
-  return { FONTS, FAMILY, LETTERS, NAMES, PAD, LINE, CHIP, of, frame, outline };
+  return { FONTS, FAMILY, LETTERS, NAMES, PAD, LINE, CHIP, HEAD, of, frame, outline };
 })();

@@ -25,13 +25,14 @@
     const busy = setTimeout(() => { dom.at("busy").hidden = false; }, 200);
     const next = model.visible(tree(), folds);
     try {
-      const placed = await layout.place(next, leg().weights);
+      const key = `${now.leg} ${now.step} ${folds.key}`;
+      const placed = await layout.place(key, next, leg().weights);
       if (mine !== turn) return;
       shown = next;
-      drawn = draw.paint(dom.at("world"), placed, leg().weights);
+      drawn = draw.paint(dom.at("world"), next, placed, leg().weights);
       view.set(drawn, placed);
       dom.at("wrong").hidden = true;
-      (settle ?? view.fit)();
+      (settle ?? (() => view.fit(true)))();
       mark();
       facts();
     } catch (error) {
@@ -125,7 +126,7 @@
     refresh(() => {
       const after = held && drawn.byId.get(before.id);
       if (after && !switched) view.hold(after.place.x, after.place.y, held);
-      else view.fit();
+      else view.fit(true);
     });
   }
 
@@ -152,7 +153,7 @@
     if (open) tree().roots.forEach((e) => folds.setAll(e, true));
     else folds.open.clear();
     folds.shut.clear();
-    refresh();
+    refresh(() => view.fit(true));
   };
 
   function buttons() {
@@ -162,7 +163,7 @@
     press("zoom-in", () => view.zoom(1.25));
     press("zoom-out", () => view.zoom(0.8));
     press("zoom-at", () => view.zoom(1 / view.state.scale));
-    press("zoom-fit", view.fit);
+    press("zoom-fit", () => view.fit());
     press("export-svg", () => exported.saveSvg(scene.name));
     press("export-png", () => exported.savePng(scene.name));
     press("theme", () => {

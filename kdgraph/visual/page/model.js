@@ -99,6 +99,12 @@ const model = (() => {
       element.children.forEach((child) => this.setAll(child, open));
     }
 
+    /** A name for what is unfolded now. */
+    get key() {
+      return JSON.stringify([[...this.open].sort(), [...this.shut].sort()]);
+    }
+
+    /** Unfolds what is around an element. */
     reveal(element) {
       for (let above = element.parent; above; above = above.parent) this.set(above, true);
     }

@@ -179,7 +179,7 @@ const panel = (() => {
     const before = cost.before_passes;
     const whole = (s) => s.flops_forward + s.flops_backward;
     const moved = (s) => s.bytes_forward + s.bytes_backward;
-    const owners = Object.entries(cost.owners).filter(([n, s]) => n !== "total" && Object.values(s).some(Boolean));
+    const owners = Object.entries(cost.owners).filter(([n, s]) => n !== "total" && whole(s));
     const held = Object.entries(cost.memory).filter(([, size]) => size);
     const saved = (name, unit, old, now) => [name, unit(old), unit(now), old ? `${now > old ? "+" : "−"}${Math.round(Math.abs(100 * (now - old) / old))} %` : ""];
     return [

@@ -8,6 +8,12 @@ const steps = (() => {
   const option = (text, value) => dom.html("option", { value: String(value) }, text);
   const lastOf = (leg) => leg.steps.length - 1;
 
+  function titled(leg, index) {
+    const { title } = leg.steps[index];
+    if (!index || title === "as compiled") return title;
+    return index === lastOf(leg) ? `as compiled (${title})` : `${index}. ${title}`;
+  }
+
   function start(scene, tell) {
     onChange = tell;
     legs.replaceChildren(...scene.legs.map((leg, i) => option(leg.name ?? "all", i)));
@@ -26,7 +32,7 @@ const steps = (() => {
   function show(leg, legIndex, stepIndex) {
     legs.value = String(legIndex);
     list.replaceChildren(...leg.steps.map((s, i) =>
-      option(i && i < lastOf(leg) ? `${i}. after ${s.title}` : s.title, i)));
+      option(titled(leg, i), i)));
     list.value = String(stepIndex);
     back.disabled = stepIndex === 0;
     on.disabled = stepIndex === lastOf(leg);

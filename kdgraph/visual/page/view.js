@@ -2,7 +2,7 @@
 const view = (() => {
   const NEAR = 1.3; // from here on arrows carry their shapes
   const FAR = 0.4; // below it text is too small to read
-  const [LEAST, MOST] = [0.02, 4];
+  const [LEAST, MOST] = [0.004, 4];
 
   const graph = dom.at("graph");
   const world = dom.at("world");
@@ -56,12 +56,14 @@ const view = (() => {
     culled = null;
   }
 
-  /** All of it, no larger than life. */
-  function fit() {
+  /** All of it, no larger than life; where that would be too small to read, its beginning. */
+  function fit(readable = false) {
     const { width, height } = area();
-    const scale = Math.min(1, (width - 48) / size.width, (height - 48) / size.height);
-    const least = Math.max(scale, LEAST);
-    change((width - size.width * least) / 2, Math.max(24, (height - size.height * least) / 2), least);
+    const wide = Math.min(1, (width - 48) / size.width);
+    let scale = Math.max(LEAST, Math.min(wide, (height - 48) / size.height));
+    if (readable && scale < FAR) scale = Math.min(wide, Math.max(FAR, scale));
+    const [w, h] = [size.width * scale, size.height * scale];
+    change((width - w) / 2, Math.max(24, (height - h) / 2), scale);
   }
 
   /** Zooms about a point of the window, by default its middle. */
