@@ -14,6 +14,7 @@ from kdgraph.errors import BookError, Diagnostic
 
 HEADER, SHARDS, FOLDER = "book.json", "shards.json", "shards"
 _VERSION = 1
+NONE = "none"  # of a fingerprint: a field that is not to be there
 _BYTES, _ROWS = 64 << 20, 4096  # what a shard holds at most: a kill costs no more than one
 
 
@@ -157,7 +158,10 @@ _MEANING = {
 
 
 def differing(have: Mapping[str, str], want: Mapping[str, str], whose: str) -> list[Diagnostic]:
-    """A diagnostic for each field of a fingerprint that is not what is wanted."""
+    """A diagnostic for each field of a fingerprint that is not what is wanted.
+
+    A field that is wanted to be ``NONE`` may be missing.
+    """
     return [
         Diagnostic(
             "KD763",
@@ -168,7 +172,7 @@ def differing(have: Mapping[str, str], want: Mapping[str, str], whose: str) -> l
             else "build the book again",
         )
         for field in want
-        if have.get(field) != want[field]
+        if have.get(field, NONE) != want[field]
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdgraph.book.header import NONE
 from kdgraph.spec.booked import teachers_side
 from kdgraph.spec.frontier import stored
 from kdgraph.spec.language import Spec
@@ -46,13 +47,16 @@ def described(spec: Spec, references: Collection[str]) -> dict[str, str]:
 def weights(spec: Spec, networks: Mapping[str, nn.Module]) -> dict[str, str]:
     """Digests of networks, and of the files that the spec names for their weights.
 
-    A file tells without a network; where there is none at its place, it is left out.
+    A file tells without a network; where there is none at its place, it is left out. Of a network
+    that is not at hand, and for which the spec names no file, there is to be ``NONE``.
     """
     found = {f"weights.{name}": digest(tensors_of(net)) for name, net in networks.items()}
     for name, model in spec.models.items():
         path = spec.folder / model.weights if model.weights else None
         if path is not None and path.is_file():
             found[f"weights.{name}.file"] = file_digest(path)
+        elif path is None and spec.network(name) == name and name not in networks:
+            found[f"weights.{name}.file"] = NONE
     return found
 
 

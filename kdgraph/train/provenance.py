@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.book import Book
+from kdgraph.book.header import NONE
 from kdgraph.book.origin import described, digest, text, weights
 from kdgraph.spec.book import BookSpec
 from kdgraph.spec.booked import teachers_side
@@ -62,16 +63,18 @@ def check_origin(
     """Refuses a book of other rows, other views or other teachers than a run is of.
 
     Weights of teachers are compared where the spec names a file that is there; of teachers that
-    the run would train first, how they are trained.
+    the run would train first, how they are trained; others were not trained for the book.
 
     Raises:
         BookError: KD763 with each field that differs.
     """
     asked = views_of(spec, data)
     side = teachers_side(spec, references)
+    untrained = {f"weights.{name}.training": NONE for name in side.networks}
     wanted = (
         described(spec, references)
         | weights(side, {})
+        | untrained
         | _training(spec, side)
         | _transform(spec, data, asked)
         | _rows(data, splits)

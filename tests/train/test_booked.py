@@ -240,6 +240,25 @@ def test_teachers_trained_otherwise_are_refused(tmp_path: Path) -> None:
         go(tmp_path, "refused", set=["train.teacher.epochs=2"])
 
 
+def test_a_book_of_teachers_that_had_weights_is_not_of_those_that_have_none(
+    folder: Path,
+) -> None:
+    text = CNN.replace("    weights: teacher.safetensors\n", "")
+    (folder / "kd.yaml").write_text(text)
+    with pytest.raises(BookError, match=r"'weights\.teacher\.file'"):
+        go(folder, "refused")
+    with pytest.raises(BookError, match=r"'weights\.teacher\.file'"):
+        kdgraph.compile(folder / "kd.yaml", book=folder / "book")
+    own = kdgraph.compile(folder / "kd.yaml", book=folder / "book", models={"teacher": teacher()})
+    assert list(own.spec.models) == ["student"]  # it is the one, wherever its weights are from
+
+    shutil.rmtree(folder / "book")
+    trained = ["train.teacher={epochs: 1}"]
+    build_book(folder / "kd.yaml", out=folder / "book", device="cpu", set=trained)
+    with pytest.raises(BookError, match=r"'weights\.teacher\.training'"):
+        go(folder, "refused")
+
+
 def test_fewer_views_than_the_book_has_are_fine(made: Path) -> None:
     assert go(made, "fewer", steps=1, set=["book.views=1"]).runs[0].steps == 1
 
