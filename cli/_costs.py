@@ -19,9 +19,10 @@ _HEADS = {
 
 
 def cost_tables(cost: Mapping[str, Any]) -> Iterator[Table]:
-    """By part; by what fills the memory; and what the passes have saved."""
+    """By part; by role, before and after passes; by what fills the memory; what passes save."""
     if "unknown" not in cost:
         yield _parts(cost)
+        yield _roles(cost)
         yield _memory(cost)
         yield _saved(cost)
 
@@ -54,6 +55,33 @@ def _row(sums: Mapping[str, int], whole: Mapping[str, int]) -> list[str]:
     ]
 
 
+def _roles(cost: Mapping[str, Any]) -> Table:
+    """Of teachers, students, adapters, ...: each figure before the optional passes and after."""
+    found = new_table(
+        "by role, before the optional passes and after", "role",
+        "*param-\neters", "*after", "*FLOP", "*after", "*bytes\nmoved", "*after", "*bytes\nkept",
+        "*after",
+    )  # fmt: skip
+    before = cost["before_passes"]["roles"]
+    for role in dict.fromkeys([*before, *cost["roles"]]):
+        sums = [before.get(role, _NOTHING), cost["roles"].get(role, _NOTHING)]
+        if role != "total" and any(any(s.values()) for s in sums):
+            cells = [
+                [count(s["parameters"]) if s["parameters"] else "" for s in sums],
+                [flops(_flops(s)) for s in sums],
+                [size(_moved(s)) for s in sums],
+                [size(s["kept_bytes"]) for s in sums],
+            ]
+            found.add_row(role, *(cell for pair in cells for cell in pair))
+    return found
+
+
+_NOTHING = dict.fromkeys(
+    ("flops_forward", "flops_backward", "bytes_forward", "bytes_backward", "kept_bytes",
+     "parameters"), 0,
+)  # fmt: skip
+
+
 def _memory(cost: Mapping[str, Any]) -> Table:
     found = new_table("memory at the peak of a step", "what", "*bytes", "*%")
     peak = cost["peak_bytes"]
@@ -73,10 +101,7 @@ def _saved(cost: Mapping[str, Any]) -> Table:
     found = new_table("what the optional passes save", "of a step", "*before", "*after", "*saved")
     before = cost["before_passes"]
     old, new = before["total"], cost["total"]
-    for role, sums in before["roles"].items():
-        now = cost["roles"].get(role, {})
-        _compare(found, f"FLOP, {role}", _flops(sums), _flops(now), flops)
-    _compare(found, "FLOP, step", _flops(old), _flops(new), flops)
+    _compare(found, "FLOP", _flops(old), _flops(new), flops)
     _compare(found, "bytes moved", _moved(old), _moved(new), size)
     _compare(found, "bytes kept", old["kept_bytes"], new["kept_bytes"], size)
     _compare(found, "peak memory", before["peak_bytes"], cost["peak_bytes"], size)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def tell(found: Iterable[Diagnostic]) -> None:
-    """Writes diagnostics to stderr, coloured where it is a terminal."""
+def tell(found: Iterable[Diagnostic], *, err: bool = True) -> None:
+    """Writes diagnostics to stderr, or to stdout, coloured where it is a terminal."""
     colour = None if "NO_COLOR" not in os.environ else False
     for diagnostic in found:
-        click.echo(_coloured(diagnostic), err=True, color=colour)
+        click.echo(_coloured(diagnostic), err=err, color=colour)
 
 
 def _coloured(found: Diagnostic) -> str:
@@ -80,3 +80,10 @@ def count(number: int) -> str:
 def dims(shape: Iterable[Any] | None) -> str:
     """``[B, 64, 8, 8]``."""
     return "" if shape is None else "[" + ", ".join(str(s) for s in shape) + "]"
+
+
+def plain(text: str) -> str:
+    """Text in which rich reads no markup: shapes and paths have brackets."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -29,7 +29,8 @@ def command(
     r"""Says everything that is wrong with specs, before anything runs.
 
     First the text and its names; if they are right, models are built without weights and every
-    tap, shape, adapter and loss is checked. Nothing is downloaded and no GPU is needed.
+    tap, shape, adapter and loss is checked. Nothing is downloaded and no GPU is needed. Warnings
+    (KD6xx) tell what looks unwise; `kdgraph explain` has more of them.
 
     \b
     Examples:
@@ -75,13 +76,17 @@ def _plan(
         return found, None
     absent = check_weights(spec)
     found = [*found, *absent]
-    from kdgraph.compiler import plan_all  # torch from here on
+    from kdgraph.compiler import plans  # torch from here on
+    from kdgraph.visual.advice import advise_of_plan
 
+    first, advice = None, []
     try:
-        report, *_ = plan_all(spec, trust=trust)
+        for report in plans(spec, trust=trust):
+            first = first or report
+            advice += advise_of_plan(report)
     except KDGraphError as error:
         return [*found, *error.diagnostics], None
-    return found, None if absent else report
+    return [*found, *dict.fromkeys(advice)], None if absent else first
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,10 +15,8 @@ from kdgraph.cli._options import (
     spec_argument,
     stage_option,
 )
-from kdgraph.cli._show import console, count, dims, new_table, print_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from kdgraph.cli._plan import book_lines, plan_tables, start_table
+from kdgraph.cli._show import console, plain, print_json, tell
 
 
 @click.command("explain")
@@ -41,106 +39,50 @@ def command(
     batch: int | None,
     form: str,
 ) -> None:
-    r"""Says what a spec compiles to, and why it looks as it does.
+    r"""Says what a spec compiles to and why, what a run will cost, and what looks unwise.
 
-    How each model was captured, what every pass did and declined to do, which adapters were
-    chosen, what each loss reads; what a step costs in FLOPs and in memory, and what of it the
-    passes have saved. Loads no weights.
+    How each model was captured, how deep each tap lies and how much of the input it sees, what
+    every pass did and declined to do, which adapter and kernel each loss edge has and why; what a
+    step costs in FLOPs and in memory, before and after the passes; how large a book would be; and
+    warnings. Loads no weights and no data; small models take one step of random numbers.
 
     \b
     Examples:
       kdgraph explain kd.yaml
-      kdgraph explain kd.yaml --format json | jq .passes
+      kdgraph explain kd.yaml --format json | jq .warnings
       kdgraph explain kd.yaml --without prune
       kdgraph explain kd.yaml --batch 256
     """
-    import kdgraph
-    from kdgraph.visual import manifest
+    from kdgraph.train import explain
 
-    facts = manifest(kdgraph.plan(spec, stage=stage, book=book, **how), batch=batch)
+    facts, warnings = explain(spec, stage=stage, book=book, batch=batch, **how)
     if form == "json":
         print_json(facts)
         return
     out = console()
     if "stage" in facts:
-        out.print(_plain(f"stage {facts['stage']}"))
-    tables = [_models(facts), _taps(facts), _links(facts), _losses(facts), _passes(facts)]
-    for table in [*tables, *cost_tables(facts["cost"])]:
-        if table.row_count:
+        out.print(plain(f"stage {facts['stage']}"))
+    for table in [*plan_tables(facts), *cost_tables(facts["cost"]), start_table(facts)]:
+        if table is not None and table.row_count:
             out.print(table)
-    seconds, sizes = facts["seconds"], facts["example_sizes"]
-    letters = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
-    out.print(
-        f"{len(facts['nodes'])} nodes, planned in {seconds['total']:.1f} s, shapes at {letters}"
-    )
+    for line in _lines(facts):
+        out.print(plain(line))
+    if warnings:
+        out.print()
+        tell(warnings, err=False)
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """What is said in a line each."""
+    lines = []
     if "unknown" in facts["cost"]:
-        out.print(_plain(f"cost not known: {facts['cost']['unknown']}"))
-
-
-def _models(facts: dict[str, Any]) -> Table:
-    table = new_table("models", "model", "source", "role", "parameters", "used", "capture")
-    for name, model in facts["models"].items():
-        whys = [f"not {d['rung']}: {d['reason']}" for d in model["declined"]]
-        table.add_row(
-            name,
-            _source(model),
-            "[dark_orange]trained[/]" if model["trainable"] else "[blue]frozen[/]",
-            count(model["parameters"]),
-            f"{model['parameters_used'] / max(model['parameters'], 1):.0%}",
-            "\n".join([model["capture"], *whys]),
-        )
-    return table
-
-
-def _source(model: dict[str, Any]) -> str:
-    """``timm/resnet18``, or whose network another call is one of."""
-    if "same_as" in model:
-        return f"another call of {model['same_as']}"
-    if "snapshot_of" in model:
-        return f"snapshot of {model['snapshot_of']}"
-    passes = f", {model['passes']} passes" if "passes" in model else ""
-    dropout = ", dropout on" if "dropout" in model else ""
-    return f"{model['source'] or 'given as a module'}{passes}{dropout}"
-
-
-def _taps(facts: dict[str, Any]) -> Table:
-    table = new_table("taps", "tap", "reads", "shape")
-    for name, model in facts["models"].items():
-        for tap, found in model["taps"].items():
-            table.add_row(f"{name}.{tap}", _plain(found["path"]), _plain(dims(found["shape"])))
-    return table
-
-
-def _links(facts: dict[str, Any]) -> Table:
-    table = new_table("links", "link", "student", "teacher", "adapter", "parameters")
-    for name, link in facts["links"].items():
-        size = count(link["parameters"])
-        table.add_row(name, link["student"], link["teacher"], link["adapter"], size)
-    return table
-
-
-def _losses(facts: dict[str, Any]) -> Table:
-    table = new_table("losses and signals", "name", "use", "reads", "weight")
-    for name, signal in facts["signals"].items():
-        table.add_row(name, signal["use"], ", ".join(signal["reads"]), "")
-    for name, loss in facts["losses"].items():
-        weight = loss["weight"]
-        shown = f"{weight:g}" if isinstance(weight, float) else str(weight)
-        table.add_row(name, f"[red]{loss['use']}[/]", ", ".join(loss["reads"]), shown)
-    return table
-
-
-def _passes(facts: dict[str, Any]) -> Table:
-    table = new_table("passes", "pass", "did", "nodes")
-    for step in facts["passes"]:
-        lines = [*step["did"], *(f"declined: {line}" for line in step["declined"])]
-        change = f"{step['nodes_before']} to {step['nodes_after']}"
-        table.add_row(step["name"], _plain("\n".join(lines) or "nothing to do"), change)
-    return table
-
-
-def _plain(text: str) -> str:
-    """Text in which rich reads no markup: shapes and paths have brackets."""
-    from rich.markup import escape
-
-    return escape(text)
+        lines.append(f"cost not known: {facts['cost']['unknown']}")
+    if "skipped" in facts["start"]:
+        lines.append(f"losses at the start not known: {facts['start']['skipped']}")
+    letters = ", ".join(f"{letter} = {size}" for letter, size in facts["example_sizes"].items())
+    seconds = facts["seconds"]["total"]
+    return [
+        *lines,
+        *book_lines(facts),
+        f"{len(facts['nodes'])} nodes, planned in {seconds:.1f} s, shapes at {letters}",
+    ]

@@ -61,6 +61,12 @@ def _kernels() -> Registry[Any]:
     return KERNELS
 
 
+def _advice() -> Registry[Any]:
+    from kdgraph.visual.advice import ADVICE
+
+    return ADVICE
+
+
 _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "losses": _entries("LOSSES"),
     "signals": _entries("SIGNALS"),
@@ -72,6 +78,7 @@ _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "schedules": _schedules,
     "data": _data,
     "transforms": _transforms,
+    "advice": _advice,
 }
 
 
@@ -114,6 +121,7 @@ def _list(registry: Registry[Any], form: str) -> None:
                     "keys": keys(value),
                     **_when(value),
                     **({"losses": losses} if (losses := _losses(value)) else {}),
+                    **({"code": code} if (code := getattr(value, "code", None)) else {}),
                 }
                 for name, value in registry.items()
             ]
@@ -130,8 +138,11 @@ def _list(registry: Registry[Any], form: str) -> None:
 def _summary(value: Any) -> str:
     """What an entry is and whose, in one line.
 
-    Of a pass also whether it has to be asked for, and of a kernel the losses that it computes.
+    Of a pass also whether it has to be asked for, of a kernel the losses that it computes, and of
+    a warning its code.
     """
+    if code := getattr(value, "code", None):
+        return f"{code}  {first_line(value)}"
     if losses := _losses(value):
         return f"{', '.join(losses)}: {first_line(value)}"
     if _when(value).get("default") is False:

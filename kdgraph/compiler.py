@@ -29,6 +29,7 @@ from kdgraph.spec.legs import at_stage, stage_of
 from kdgraph.spec.read import diagnose, load_spec
 from kdgraph.teachers import in_place_of_teachers, open_book, pages
 from kdgraph.visual import Drawing, bundle
+from kdgraph.visual.advice import advise_of_plan
 
 Source = str | Path | Mapping[str, Any] | Spec
 
@@ -87,6 +88,7 @@ def check(
 ) -> list[Diagnostic]:
     """Everything wrong with a spec, and warnings; loads no weights and computes nothing.
 
+    Of what is unwise (KD6xx) it tells what the plans show; ``kdgraph explain`` tells all.
     ``shapes=False`` stops after the text and its references, which needs no torch models.
     """
     try:
@@ -95,7 +97,8 @@ def check(
             return found
         found = [*found, *check_weights(checked, given=models or {})]
         if shapes:
-            plan_all(checked, models=models, trust=trust)
+            reports = plans(checked, models=models, trust=trust)
+            found += dict.fromkeys(d for report in reports for d in advise_of_plan(report))
     except KDGraphError as error:
         return [*found, *error.diagnostics]
     return found
@@ -125,22 +128,6 @@ def plan(
         stage=stage, book=book,
     )  # fmt: skip
     return next(found)
-
-
-def plan_all(
-    spec: Spec,
-    *,
-    models: Mapping[str, nn.Module] | None = None,
-    trust: Collection[str] = (),
-    without: Collection[str] = (),
-    also: Collection[str] = (),
-) -> list[Report]:
-    """The plan of every stage, in order; of a spec without stages the only one.
-
-    Raises:
-        KDGraphError: as ``compile``, for any stage.
-    """
-    return list(plans(spec, models=models, trust=trust, without=without, also=also))
 
 
 def plans(

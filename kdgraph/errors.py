@@ -9,6 +9,8 @@ KDGraphError          anything a user can cause; carries one or more diagnostics
 ├── DataError         a data set cannot be had or does not fit the spec (KD71x)
 └── InputError        a batch handed to the compiled module is wrong (KD70x)
 PassError             a rewrite broke the graph: our bug, never the user's (KD5xx)
+
+KD6xx are warnings about what is right but unwise (``kdgraph list advice``); nothing raises them.
 """
 
 from __future__ import annotations

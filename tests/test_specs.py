@@ -41,7 +41,8 @@ def random_batch(spec: Spec) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("path", SPECS, ids=[p.stem for p in SPECS])
 def test_it_checks_without_a_word(path: Path) -> None:
-    assert [str(d) for d in kdgraph.check(path)] == []
+    # what papers do although an expert would not is in tests/visual/goldens
+    assert [str(d) for d in kdgraph.check(path) if not d.code.startswith("KD6")] == []
 
 
 def results(step: kdgraph.DistillModule, batch: dict[str, Tensor]) -> dict[str, Any]:

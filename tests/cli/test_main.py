@@ -93,7 +93,7 @@ def _broken(*_: object, **__: object) -> None:
 def test_our_fault_is_3(
     run: Callable[..., Result], spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdgraph.compiler.plan", _broken)
+    monkeypatch.setattr("kdgraph.train.explained.plan", _broken)
     monkeypatch.delenv("KDGRAPH_TRACEBACK", raising=False)
     result = run("explain", spec)
     assert result.exit_code == 3
@@ -110,7 +110,7 @@ def test_a_stop_by_the_user_is_130(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kdgraph.compiler.plan", stopped)
+    monkeypatch.setattr("kdgraph.train.explained.plan", stopped)
     assert run("explain", spec).exit_code == 130
 
 

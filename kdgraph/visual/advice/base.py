@@ -15,6 +15,7 @@ from kdgraph.registry import Registry
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
 from kdgraph.spec.shapes import Shape
+from kdgraph.visual.costs import batch_rows
 from kdgraph.visual.start import Start
 from kdgraph.visual.words import named_shape
 
@@ -126,6 +127,12 @@ def register_advice(
         return find
 
     return register
+
+
+def advise_of_plan(report: Report) -> list[Diagnostic]:
+    """What there is to say of a plan without running anything: what ``kdgraph check`` shows."""
+    rows, origin = batch_rows(report.spec)
+    return advise(Sight(report, rows if origin != "example" else None), "plan")
 
 
 def advise(sight: Sight, *needs: Needs) -> list[Diagnostic]:
