@@ -15,7 +15,7 @@ from kdgraph.spec.book import BookSpec
 from kdgraph.spec.booked import teachers_side
 from kdgraph.spec.data import DataEntry
 from kdgraph.spec.language import Spec
-from kdgraph.train.data._split import Split, TensorSplit
+from kdgraph.train.data._split import Split
 from kdgraph.train.data._views import views_of
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.derive import teacher_by_itself, to_train
@@ -121,11 +121,17 @@ def _rows(data: DataSet, splits: Splits) -> dict[str, str]:
 
 
 def content(split: Split) -> str:
-    """A digest of all rows in memory, else of the labels and of rows spread over all of them."""
-    if isinstance(split, TensorSplit):
-        return digest(split.tensors)
+    """A digest of all rows in memory, else of the labels and of rows spread over all of them.
+
+    Of rows in files also of the names and sizes of all files, in the order of rows.
+    """
+    if held := split.held():
+        return digest(held)
     labels = split.labels()
     found = {} if labels is None else {"labels": labels}
+    if files := split.files():
+        told = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+        found["files"] = torch.frombuffer(bytearray(told.encode()), dtype=torch.uint8)
     return digest(found | dict(_spread(split)))
 
 

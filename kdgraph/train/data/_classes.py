@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,6 +44,13 @@ class Renumbered(Split):
     def labels(self) -> Tensor | None:
         labels = self.whole.labels()
         return None if labels is None else self.table[labels.long()]
+
+    def held(self) -> Mapping[str, Tensor]:
+        held = self.whole.held()
+        return {**held, "/table": self.table} if held else {}
+
+    def files(self) -> list[Path]:
+        return self.whole.files()
 
 
 def select_classes(splits: Splits, classes: Sequence[int]) -> Splits:

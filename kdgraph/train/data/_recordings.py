@@ -67,6 +67,9 @@ class Recordings(Split):
         features = [log_mel(*samples(u.path), self.mels) for u in chosen]
         return padded(features, [u.label for u in chosen])
 
+    def files(self) -> list[Path]:
+        return [u.path for u in self.utterances]
+
     def subset(self, indices: Tensor) -> Recordings:
         return Recordings([self.utterances[i] for i in indices.tolist()], self.mels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +37,14 @@ class Split(ABC):
         """The column ``label`` if it is at hand without reading every row."""
         return None
 
+    def held(self) -> Mapping[str, Tensor]:
+        """All that the rows are made of, where it is in memory; else nothing."""
+        return {}
+
+    def files(self) -> list[Path]:
+        """The files that rows are read from, in the order of rows; none where it is not known."""
+        return []
+
 
 class TensorSplit(Split):
     """Rows in memory: one tensor a column, all of the same length."""
@@ -60,6 +69,9 @@ class TensorSplit(Split):
     def labels(self) -> Tensor | None:
         return self.tensors.get("label")
 
+    def held(self) -> Mapping[str, Tensor]:
+        return self.tensors
+
 
 class Rows(Sized, Protocol):
     """What torch calls a map-style data set."""
@@ -77,10 +89,12 @@ class RowSplit(Split):
         indices: Tensor | None = None,
         columns: tuple[str, ...] = (),
         labels: Tensor | None = None,
+        files: Sequence[Sequence[str | Path]] = (),
     ) -> None:
         self.source: Any = source
         self.row = row
         self.all_labels = labels  # of the source, whichever rows of it these are
+        self.all_files = files  # for each row of the source
         self.indices = torch.arange(len(source)) if indices is None else indices
         self._columns = columns or (tuple(row(source[0])) if len(source) else ())
 
@@ -100,11 +114,17 @@ class RowSplit(Split):
 
     def subset(self, indices: Tensor) -> RowSplit:
         return RowSplit(
-            self.source, self.row, self.indices[indices], self._columns, self.all_labels
-        )
+            self.source, self.row, self.indices[indices], self._columns, self.all_labels,
+            self.all_files,
+        )  # fmt: skip
 
     def labels(self) -> Tensor | None:
         return None if self.all_labels is None else self.all_labels[self.indices]
+
+    def files(self) -> list[Path]:
+        if not self.all_files:
+            return []
+        return [Path(file) for i in self.indices.tolist() for file in self.all_files[i]]
 
 
 def seeded(*parts: object) -> torch.Generator:

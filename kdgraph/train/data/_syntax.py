@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import keyword
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -81,6 +81,9 @@ class Highlighted(Split):
         inside = place < self.windows.stop[which].unsqueeze(1)
         label = self.kind[place.clamp_max(len(self.kind) - 1)].long().where(inside, IGNORED)
         return {"tokens": self.windows.rows(indices)["tokens"], "label": label}
+
+    def held(self) -> Mapping[str, Tensor]:
+        return {**self.windows.held(), "kind": self.kind}
 
     def subset(self, indices: Tensor) -> Highlighted:
         return Highlighted(self.windows.subset(indices), self.kind)

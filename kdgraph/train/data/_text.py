@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +58,9 @@ class Windows(Split):
             "tokens": values[:, :-1].where(inside[:, :-1], 0),
             "label": values[:, 1:].where(inside[:, 1:], IGNORED),
         }
+
+    def held(self) -> Mapping[str, Tensor]:
+        return {"text": self.text, "start": self.start, "stop": self.stop}
 
     def subset(self, indices: Tensor) -> Windows:
         return Windows(self.text, self.start[indices], self.stop[indices], self.length)

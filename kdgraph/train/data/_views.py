@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -207,6 +208,12 @@ class Viewed(Split):
 
     def labels(self) -> Tensor | None:
         return self.whole.labels()
+
+    def held(self) -> Mapping[str, Tensor]:
+        return self.whole.held()
+
+    def files(self) -> list[Path]:
+        return self.whole.files()
 
     def batches(self, data: DataSet, seed: int) -> ViewBatches:
         """What makes training batches of them."""

@@ -95,7 +95,9 @@ class ImageFolder(DataSet):
         except (FileNotFoundError, RuntimeError) as error:
             raise DataError.of("KD710", f"{place} cannot be read: {error}") from error
         labels = torch.tensor(images.targets)
-        return RowSplit(images, self._row, columns=("image", "label"), labels=labels)
+        files = [(path,) for path, _ in images.samples]
+        columns = ("image", "label")
+        return RowSplit(images, self._row, columns=columns, labels=labels, files=files)
 
     def _row(self, row: tuple[Any, int]) -> dict[str, Tensor]:
         import torch

@@ -116,7 +116,7 @@ class SegmentationFolder(DataSet):
     def _split(self, pairs: list[Pair]) -> Split:
         from kdgraph.train.data._split import RowSplit
 
-        return RowSplit(pairs, self._row, columns=("image", "label"))
+        return RowSplit(pairs, self._row, columns=("image", "label"), files=pairs)
 
     def _row(self, pair: Pair) -> dict[str, Tensor]:
         from PIL import Image
