@@ -223,7 +223,7 @@ class TrainSpec(Strict):
     """As Lightning names it."""
 
     grad_clip: Positive | None = None
-    """The largest norm of all gradients together; left out: not clipped."""
+    """The largest norm of a model's gradients, all of them together; left out: not clipped."""
 
     accumulate: Count = 1
     """Batches whose gradients are averaged into one step of the optimiser."""

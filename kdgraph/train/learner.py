@@ -23,6 +23,7 @@ from kdgraph.train.metrics import monitored, rises
 from kdgraph.train.optim import (
     build_optimizer,
     build_scheduler,
+    by_model,
     frozen_names,
     join,
     restore,
@@ -194,6 +195,28 @@ class Learner(Scorer):
     def saw(self, prediction: Tensor, batch: Batch, index: int) -> None:
         """Compares the student with its teachers."""
         self.watch.saw_prediction(prediction, batch, index)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Each model's gradients by themselves, as if it had an optimiser of its own."""
+        if gradient_clip_val is None:
+            return
+        parts = by_model(self.distill, self.score.model)
+        grads = {p: p.grad for part in parts for p in part}
+        for part in parts:
+            for p in grads:  # Lightning clips all that an optimiser has a gradient of
+                p.grad = None
+            for p in part:
+                p.grad = grads[p]
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        for p, grad in grads.items():
+            p.grad = grad
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         """Counts, moves a scheduler of steps, writes the log."""

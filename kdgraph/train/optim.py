@@ -107,6 +107,15 @@ def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:
     return {n: p for n, p in found.items() if p.requires_grad or id(p) in waiting}
 
 
+def by_model(step: DistillModule, student: str) -> list[list[nn.Parameter]]:
+    """What is trained, each model's by itself; adapters and parts of losses with the student's."""
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in trained_parameters(step).items():
+        model = name.partition(".")[0]
+        found.setdefault(model if model in step.models else student, []).append(parameter)
+    return list(found.values())
+
+
 def state_of(optimizer: torch.optim.Optimizer, step: DistillModule) -> dict[str, Any]:
     """The state of an optimiser with the names of its parameters.
 

@@ -252,6 +252,18 @@ def test_one_optimiser_is_as_if_each_model_had_its_own() -> None:
     assert equal(dict(step.models.state_dict()), dict(twin.models.state_dict()))
 
 
+def test_gradients_are_clipped_as_if_each_model_had_its_own_optimiser(tmp_path: Path) -> None:
+    """How steep it is for another model that learns beside it moves no student."""
+    spec = {**SPEC, "stages": [], "train": {**SPEC["train"], "grad_clip": 0.1}}
+    found = []
+    for weight in (1, 100):
+        edges = {"label": SPEC["losses"]["label"]}
+        edges["of_helper"] = {**SPEC["losses"]["of_helper"], "weight": weight}
+        go(tmp_path / str(weight), {**spec, "losses": edges})
+        found.append(load_file(tmp_path / str(weight) / "student.safetensors"))
+    assert equal(*found)
+
+
 def test_student_alone_trains_as_long_as_the_student_does(tmp_path: Path) -> None:
     found = go(tmp_path, compare=True)
     (alone,) = found.alone
