@@ -20,6 +20,7 @@ from kdgraph.capture.world import quiet
 from kdgraph.graph.example import example_batch
 from kdgraph.passes._fold import LIKE_CONV, LIKE_NORM
 from kdgraph.passes._frozen import FrozenModel
+from kdgraph.spec.language import Spec
 
 _GAIN = (nn.modules.batchnorm._NormBase, nn.modules.conv._ConvNd)
 
@@ -37,7 +38,7 @@ def open_modules(model: FrozenModel) -> None:
             model.keep("it has forward hooks, which must see it as it is", path)
             continue
         try:
-            inputs = _inputs(model, node, module)
+            inputs = inputs_of(node, module, model.context.spec)
             raw = _traced(module, {name: value for name, (_, value) in inputs.items()})
         except Exception as error:  # the model's own code may raise anything while it is traced
             model.keep(f"it cannot be opened: {_reason(error)}", path)
@@ -95,9 +96,7 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, Declined) else f"{type(error).__name__}: {text}"
 
 
-def _inputs(
-    model: FrozenModel, node: fx.Node, module: nn.Module
-) -> dict[str, tuple[fx.Node, Tensor]]:
+def inputs_of(node: fx.Node, module: nn.Module, spec: Spec) -> dict[str, tuple[fx.Node, Tensor]]:
     """What a call gives to each argument of forward: the node, and an example of its value.
 
     Raises:
@@ -114,17 +113,17 @@ def _inputs(
             continue
         if not isinstance(value, fx.Node) or parameter.kind in _VARIABLE:
             raise Declined("it takes something other than plain tensors")
-        inputs[name] = (value, _example(model, value, node.meta["val"]))
+        inputs[name] = (value, _example(value, node.meta["val"], spec))
     return inputs
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _example(model: FrozenModel, node: fx.Node, near: Tensor) -> Tensor:
+def _example(node: fx.Node, near: Tensor, spec: Spec) -> Tensor:
     """A fake tensor like the value of a node, in the fake mode of ``near``."""
     if node.op == "placeholder" and isinstance(near, FakeTensor):
-        entry = example_batch(model.context.spec)[str(node.target)]
+        entry = example_batch(spec)[str(node.target)]
         return fake_like(entry, near.fake_mode).to(near.device)
     value: object = node.meta.get("val")
     if not isinstance(value, Tensor):

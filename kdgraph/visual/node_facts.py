@@ -25,9 +25,10 @@ def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dic
         costs: of steps; the first that holds a node of that name tells what it costs.
 
     Returns:
-        ``inputs`` are the names of the nodes whose values it reads: parameters are not among
-        them, and of a tap it is the node that is tapped. FLOPs and bytes are pairs, for the
-        forward and the backward; None where the cost is not known.
+        ``within`` is the node of the compiled graph that it is a part of. ``inputs`` are the
+        names of the nodes whose values it reads: parameters are not among them, and of a tap it
+        is the node that is tapped. FLOPs and bytes are pairs, for the forward and the backward;
+        None where the cost is not known.
     """
     spec = graph.spec
     shape = shape_of(node)
@@ -38,6 +39,7 @@ def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dic
     span = node.meta.get("kd_span")
     return {
         "name": node.name,
+        "within": node.meta.get("kd_within", node.name),
         "title": path.rpartition(".")[2] if node.op == "call_module" and path else kind,
         "op": node.op,
         "target": target_name(node),

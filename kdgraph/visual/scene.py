@@ -19,10 +19,12 @@ from kdgraph.visual.folds import items
 from kdgraph.visual.history import History, kernels
 from kdgraph.visual.manifest import manifest
 from kdgraph.visual.node_facts import node_facts
+from kdgraph.visual.opened import Opener
 from kdgraph.visual.picture import Box, picture
 from kdgraph.visual.words import number_words
 
 VERSION = 1
+_Node = tuple[fx.Node, DistillGraph]  # and the graph that it is of
 _POINTS = 101  # of a curve
 _FACTS = ("batch", "models", "links", "signals", "losses", "cost")
 # What a pass that was at work on a box is called beside it; else by its name.
@@ -56,10 +58,13 @@ class _Leg:
         self.report, self.spec, self.facts = report, report.spec, facts
         self.pool: list[dict[str, Any]] = []
         self.number: dict[str, int] = {}  # what is known of a node, as text, to its place there
-        self.costs = list(_costs(report, facts["cost"]["batch"]))
-        optional = report.records[len(MANDATORY) :]
+        self.written, *optional = report.records[len(MANDATORY) - 1 :]
         self.history = History(optional)
         self.changed = [r for r in optional if str(r.before) != str(r.after)]
+        opener = Opener()
+        self.opened = {r.name: opener.open(r.after) for r in (self.written, *self.changed)}
+        ends = [(self.changed or [self.written])[-1], self.written]
+        self.costs = list(_costs([self.opened[r.name] for r in ends], facts["cost"]["batch"]))
 
     def data(self) -> dict[str, Any]:
         spec = self.spec
@@ -85,12 +90,13 @@ class _Leg:
         behind = 1 + records.index(record) if record else len(MANDATORY)
         drawn = picture(self.report, passes=behind)
         hangs = {a.target: a.source for a in drawn.arrows if a.faded}
-        # what is cut is drawn as it was
-        nodes = {n.name: (n, r.after) for r in records[:behind] for n in r.after}
         done = [r.name for r in self.changed if r in records[:behind]]
+        nodes: dict[str, list[_Node]] = {}  # what is cut is drawn as it was
+        for name in (self.written.name, *done):
+            nodes |= _parts(self.opened[name])
         keys = _keys(drawn.boxes)
         boxes = [
-            self._box(b, keys, [nodes[n] for n in b.nodes], done)
+            self._box(b, keys, [part for n in b.nodes for part in nodes.get(n, ())], done)
             | {"after": keys[hangs[b.id]] if b.id in hangs else None}
             for b in drawn.boxes
         ]
@@ -106,14 +112,13 @@ class _Leg:
         self,
         box: Box,
         keys: Mapping[str, str],
-        nodes: list[tuple[fx.Node, DistillGraph]],
+        nodes: list[_Node],
         done: list[str],
     ) -> dict[str, Any]:
         graph = nodes[0][1]
         part, _, edge = owner_of(nodes[0][0]).partition(".")
         passes = [_MARKS.get(p, p) for p in self.history.passes(box.nodes, done)]
-        # a tap only names the value of another node
-        numbers = {n: self._number_of(n, of) for n, of in nodes if n.target is not tap}
+        numbers = {n: self._number_of(n, of) for n, of in nodes}
         return {
             "id": keys[box.id],
             "title": box.title,
@@ -132,7 +137,7 @@ class _Leg:
 
     def _number_of(self, node: fx.Node, graph: DistillGraph) -> int:
         facts = node_facts(node, graph, self.costs)
-        facts["history"] = self.history.of(node.name)
+        facts["history"] = self.history.of(node.meta.get("kd_within", node.name))
         number = self.number.setdefault(repr(facts), len(self.pool))
         if number == len(self.pool):
             self.pool.append(facts)
@@ -149,9 +154,18 @@ def _keys(boxes: Iterable[Box]) -> dict[str, str]:
     return found
 
 
-def _costs(report: Report, batch: int) -> Iterator[Cost]:
-    """Of the step as compiled and as written, as far as they are known."""
-    for graph in (report.graph, report.records[len(MANDATORY) - 1].after):
+def _parts(graph: DistillGraph) -> dict[str, list[_Node]]:
+    """The nodes to show of each that a picture knows; a tap only names another's value."""
+    found: dict[str, list[_Node]] = {}
+    for node in graph:
+        if node.target is not tap and node.op not in ("get_attr", "output"):
+            found.setdefault(node.meta.get("kd_within", node.name), []).append((node, graph))
+    return found
+
+
+def _costs(graphs: Iterable[DistillGraph], batch: int) -> Iterator[Cost]:
+    """As far as they are known."""
+    for graph in graphs:
         try:
             yield cost(graph, batch)
         except CannotRun:

@@ -33,19 +33,21 @@ def names(leg: dict[str, Any], step: dict[str, Any], *, faded: bool = False) -> 
 
 def test_every_node_of_the_manifest_is_there_once(report: Report, drawn: dict[str, Any]) -> None:
     (leg,) = drawn["legs"]
-    shown = names(leg, leg["steps"][-1])
+    boxes = [b for b in leg["steps"][-1]["boxes"] if not b["faded"]]
+    shown = [leg["nodes"][n] for b in boxes for n in numbers(b["items"])]
     facts = {
         n["name"]: n
         for n in manifest(report)["nodes"]
         if n["op"] != "get_attr" and n["target"] not in ("tap", "apart")
     }
-    assert sorted(shown) == sorted(facts)
-    live = [b for b in leg["steps"][-1]["boxes"] if not b["faded"]]
-    for number in numbers([i for b in live for i in b["items"]]):
-        node = leg["nodes"][number]
-        assert node["shape"] == facts[node["name"]]["shape"]
-        if "cost" in facts[node["name"]]:
-            assert node["flops"][0] == facts[node["name"]]["cost"]["flops_forward"]
+    assert {n["within"] for n in shown} == set(facts)
+    assert len({n["name"] for n in shown}) == len(shown)
+    for name, node in facts.items():
+        parts = [n for n in shown if n["within"] == name]
+        assert node["shape"] in [n["shape"] for n in parts]
+        for key in ("flops", "bytes") if "cost" in node else ():
+            told = [node["cost"][f"{key}_{way}"] for way in ("forward", "backward")]
+            assert [sum(n[key][i] for n in parts) for i in (0, 1)] == told
 
 
 def test_every_input_is_drawn(drawn: dict[str, Any]) -> None:
@@ -130,6 +132,16 @@ losses:
         if isinstance(item, dict)
     }
     assert "Sequential" in kinds.values()
+
+
+def test_a_module_opens_down_to_its_operations(drawn: dict[str, Any]) -> None:
+    (leg,) = drawn["legs"]
+    boxes = [b for b in leg["steps"][0]["boxes"] if b["title"] == "layer2"]
+    (box,) = [b for b in boxes if b["cluster"] == "student"]
+    inside = [leg["nodes"][n] for n in numbers(box["items"])]
+    assert [n["kind"] for n in inside][:3] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert all(n["path"].startswith("layer2.0") for n in inside)
+    assert len({n["within"] for n in inside}) == 1
 
 
 def test_a_leg_for_each_stage(text: str) -> None:
