@@ -163,7 +163,7 @@ def prepare(
     board = Board(console if place.rank == 0 else None)
     data, splits = open_data(spec, trust)
     book = views_of(spec, data)  # what it refuses is refused before anything is trained
-    _refuse_other(out, provenance(spec, data, splits, list(wanted), {}))
+    _refuse_other(out, provenance(spec, data, splits, list(wanted), {}, without, also))
     setting = Setting(data, splits, None, True, device, board, without, also)
     ready = with_weights(spec, _teachers(spec, out / TEACHERS, setting, trust, place))
     module = compile_teachers(ready, list(wanted), trust=trust, without=without, also=also)
@@ -172,7 +172,7 @@ def prepare(
     module.look(source.first())
     columns = tuple(column_of(name, kept, module, spec) for name, kept in wanted.items())
     header = Header.plan(
-        columns, provenance(spec, data, splits, list(wanted), module.networks),
+        columns, provenance(spec, data, splits, list(wanted), module.networks, without, also),
         len(splits.train), book.views or 1, data.batch_size,
     )  # fmt: skip
     board.say(describe(header))

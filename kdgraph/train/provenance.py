@@ -31,6 +31,8 @@ def provenance(
     splits: Splits,
     references: Collection[str],
     networks: Mapping[str, nn.Module],
+    without: Collection[str] = (),
+    also: Collection[str] = (),
 ) -> dict[str, str]:
     """The fingerprint of a book.
 
@@ -43,6 +45,8 @@ def provenance(
         splits: its parts; the book is of the first.
         references: what the book holds.
         networks: the teachers, with their weights.
+        without: optional passes that are left out.
+        also: optional passes that are run, too.
     """
     versions = {"versions.kdgraph": kdgraph.__version__, "versions.torch": torch.__version__}
     side = teachers_side(spec, references)
@@ -53,6 +57,7 @@ def provenance(
         | _training(spec, side)
         | _transform(spec, data, views_of(spec, data))
         | _rows(data, splits)
+        | _passes(side, without, also)
         | versions
     )
 
@@ -82,6 +87,15 @@ def check_origin(
     if (asked.views or 1) <= book.views:
         del wanted["transform.views"]  # it has those and more
     book.check(wanted)
+
+
+def _passes(side: Spec, without: Collection[str], also: Collection[str]) -> dict[str, str]:
+    """By which passes values come about; that of precision is no matter of rounding."""
+    exact = [name for name in side.models if "precision" in without]
+    return {f"subgraph.models.{name}.precision": text(None) for name in exact} | {
+        "subgraph.passes.without": text(sorted(without)),
+        "subgraph.passes.also": text(sorted(also)),
+    }
 
 
 def _training(spec: Spec, side: Spec) -> dict[str, str]:

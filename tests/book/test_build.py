@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+import kdgraph
 from kdgraph.book import Book, Column, verify
 from kdgraph.book.files import locked
 from kdgraph.book.header import FOLDER
@@ -141,6 +142,22 @@ def test_teachers_that_changed_are_another_book(spec: Path, built: Path, tmp_pat
     with pytest.raises(BookError, match=r"KD763.*'transform\.augment"):
         build_book(spec, out=built, set=["data.augment.shift=2"])
     assert content(built) == before
+
+
+def test_other_passes_make_another_book(spec: Path, built: Path, tmp_path: Path) -> None:
+    before = content(built)
+    with pytest.raises(BookError, match=r"KD763.*'subgraph\.passes\.without'"):
+        build_book(spec, out=built, without=["freeze"])
+    assert content(built) == before
+
+    narrow = ["models.teacher.precision=bf16"]
+    build_book(spec, out=tmp_path / "wide", set=narrow, without=["precision"])
+    build_book(spec, out=tmp_path / "narrow", set=narrow)
+    wide, short = (Book.open(tmp_path / n).rows(torch.arange(20)) for n in ("wide", "narrow"))
+    assert not torch.equal(wide["target"], short["target"])
+    with pytest.raises(BookError, match=r"KD763.*'subgraph\.models\.teacher\.precision'"):
+        kdgraph.compile(spec, set=narrow, book=tmp_path / "wide")
+    kdgraph.compile(spec, book=tmp_path / "wide")
 
 
 @pytest.mark.parametrize(
