@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,12 @@ def run(
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
     if compare:
         derived.append(student_alone(written))
-    planned: list[Compiled] = []
-    if derived or checked.stages:
-        planned = _plan_all([checked, *derived], trust, without, also)
-    board = Board(console)
     booked = frozenset(checked.batch.keys() - written.batch.keys())
     report = Report(folder, written, describe(data, splits), booked)
-    if planned and checked.stages:
-        report.plan(planned)
+    if derived or checked.stages:
+        look = report.look if checked.stages else None
+        _plan_all([checked, *derived], trust, without, also, look)
+    board = Board(console)
     setting = Setting(data, splits, steps, resume, device, board, without, also, report=report)
     with board.open():
         teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
@@ -159,24 +157,22 @@ def _plan_all(
     trust: Collection[str],
     without: Collection[str],
     also: Collection[str],
-) -> list[Compiled]:
+    look: Callable[[Compiled], None] | None,
+) -> None:
     """Finds what is wrong with any of several specs before the first of them is trained.
 
-    Returns:
-        The plans of the first, one for each stage and phase, as far as they can be known by now.
+    The plans of the first, one for each stage and phase, are handed to ``look``.
     """
-    found: list[Compiled] = []
     for spec in specs:
         try:
             for plan in plans(spec, trust=trust, without=without, also=also):
                 check_groups(spec, plan)
-                if spec is specs[0]:
-                    found.append(plan)
+                if look is not None and spec is specs[0]:
+                    look(plan)
         except KDGraphError as error:
             # what is still to be downloaded can be looked at only when it is compiled
             if any(d.code != "KD415" for d in error.diagnostics):
                 raise
-    return found
 
 
 def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
@@ -251,8 +247,8 @@ def _train_student(
         )
     torch.manual_seed(seed)  # adapters
     step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
-    if name == "distilled" and setting.report is not None:
-        setting.report.plan([step.report])
+    if name == "distilled" and setting.report is not None and not setting.report.looked:
+        setting.report.look(step.report)
     mark = fingerprint(spec, seed, {**_weights(spec), **setting.files})
     return train(name, step, spec, score, seed, folder, mark, setting)
 

@@ -69,3 +69,10 @@ def make_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
         return spec
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their graph: to draw it takes half a second for each stage of each run."""
+    nothing = {"kdgraph_scene": 1, "name": "", "versions": {}, "legs": []}
+    monkeypatch.setattr("kdgraph.train.report.report.scene", lambda reports: nothing)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
-
-from kdgraph.runtime.report import Report as Compiled
 
 POINTS = 2000
 """Points of a curve that the page draws at most; ``report.json`` has all of them."""
@@ -16,7 +14,7 @@ POINTS = 2000
 # No scheme, no host: whatever the page holds, it cannot ask for anything.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    "worker-src blob:; img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 _SHELL = """<!doctype html>
 <html lang="en">
@@ -44,7 +42,7 @@ def page(figures: Mapping[str, Any], graph: str) -> str:
 
     Args:
         figures: ``Report.as_dict``.
-        graph: the page that ``drawn`` gave, shown in a frame; empty where there is none.
+        graph: the page of the graph, ``embedded``, which a frame shows.
     """
     runs = [{**run, "curves": _thinned(run["curves"])} for run in figures["runs"]]
     return _SHELL.format(
@@ -54,18 +52,13 @@ def page(figures: Mapping[str, Any], graph: str) -> str:
         library=_asset("uPlot.iife.min.js"),
         code=_asset("page.js"),
         figures=embedded({**figures, "runs": runs}),
-        graph=embedded(graph),
+        graph=graph,
     )
 
 
 def embedded(value: Any) -> str:
     """JSON that can stand in a script element: no text in it can end the element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def drawn(plans: Sequence[Compiled]) -> str:
-    """The page of the graph."""
-    return ""
 
 
 def _thinned(curves: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ from kdgraph.runtime.report import Report as Compiled
 from kdgraph.spec.language import Spec
 from kdgraph.train.keep import write_json
 from kdgraph.train.report.facts import machine, versions
-from kdgraph.train.report.page import drawn, page
-from kdgraph.train.report.spec_text import edges_of, spec_text
+from kdgraph.train.report.page import embedded, page
+from kdgraph.train.report.spec_text import document, edges_of
 from kdgraph.train.result import Result
+from kdgraph.visual.html import html
+from kdgraph.visual.scene import scene
 
 VERSION = 1
 JSON, HTML = "report.json", "report.html"
@@ -45,14 +46,24 @@ class Report:
             "edges": edges_of(written),
         }
         self._end: dict[str, Any] = {"table": None}
-        self._drawn = ""
-        self._spec: str | None = None
+        self._documents: list[str] = []
+        self._scene: dict[str, Any] = {}
+        self._graph = embedded("")
 
-    def plan(self, plans: Sequence[Compiled]) -> None:
-        """Takes what the spec compiles to, for each stage and phase, if it was not yet told."""
-        if self._spec is None:
-            self._spec = spec_text(plans, self._written)
-            self._drawn = drawn(plans)
+    def look(self, plan: Compiled) -> None:
+        """Takes what the spec, or its next stage or phase, compiles to."""
+        self._documents.append(document(plan, self._written))
+        try:
+            found = scene([plan])
+            self._scene = {**found, "legs": [*self._scene.get("legs", []), *found["legs"]]}
+            self._graph = embedded(html(self._scene, embedded=True))
+        except Exception as error:  # a fault in a picture is no reason to lose a training
+            self._facts["graph"] = f"could not be drawn: {type(error).__name__}: {error}"
+
+    @property
+    def looked(self) -> bool:
+        """Whether it knows what the spec compiles to."""
+        return bool(self._documents)
 
     def put(self, name: str, seed: int, figures: dict[str, Any]) -> None:
         """Replaces what is known of a run.
@@ -92,7 +103,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return {**self._facts, **self._end, "spec": self._spec, "runs": list(self._runs.values())}
+        spec = "\n---\n".join(self._documents) or None
+        return {**self._facts, **self._end, "spec": spec, "runs": list(self._runs.values())}
 
     def write(self) -> None:
         """Writes both files."""
@@ -101,7 +113,7 @@ class Report:
         path = self.folder / HTML
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            part.write_text(page(found, self._drawn), encoding="utf-8")
+            part.write_text(page(found, self._graph), encoding="utf-8")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

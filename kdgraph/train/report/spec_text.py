@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +11,11 @@ from kdgraph.visual.lock import lock
 from kdgraph.visual.words import entry_words, number_words
 
 
-def spec_text(plans: Sequence[Compiled], written: Spec) -> str:
-    """YAML with everything resolved; of a spec with stages one document for each of them.
+def document(plan: Compiled, written: Spec) -> str:
+    """YAML with everything resolved; of a stage what it comes to by itself.
 
     Weights stand there as they were written: where a teacher was trained to is not a part of it.
     """
-    return "\n---\n".join(_document(plan, written) for plan in plans)
-
-
-def _document(plan: Compiled, written: Spec) -> str:
     models = {
         name: model.model_copy(
             update={"weights": written.models[name].weights if name in written.models else None}
