@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 
-from kdgraph.book.files import put, sound
+from kdgraph.book.files import cannot, put, sound
 from kdgraph.book.header import FOLDER, HEADER, SHARDS, Header, checksum
 from kdgraph.book.writer import read_list
 from kdgraph.errors import BookError
@@ -33,7 +33,10 @@ def local(path: str | os.PathLike[str]) -> Path:
     header = fetch(HEADER)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "kdgraph" / "books" / checksum(header)
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot(folder, error) from error
     put(folder / HEADER, header, "fetched")
     put(folder / SHARDS, fetch(SHARDS), "fetched")
     for name, _ in read_list(folder, Header.read(folder)) or ():

@@ -139,10 +139,14 @@ class Book:
     def _places(self, ids: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """The shard of each sample, and where it is in there."""
         for what, values, count in (("sample", ids, len(self)), ("view", view, self.views)):
+            if values.is_floating_point() or values.dtype == torch.bool or values.dim() > 1:
+                message = f"numbers of {what}s are whole ones [B], not {list(values.shape)} "
+                raise BookError.of("KD764", f"{message}of {values.dtype}")
             wrong = values[(values < 0) | (values >= count)]
             if wrong.numel():
                 message = f"the book in {str(self.path)!r} has {count} {what}s, from 0"
                 raise BookError.of("KD764", f"{message}: there is no {what} {wrong[0].item()}")
+        ids, view = ids.long(), view.long()  # the number of a shard may be too large for theirs
         shard = ids.div(self.header.shard_rows, rounding_mode="floor")
         return view * self.header.shards_per_view + shard, ids - shard * self.header.shard_rows
 

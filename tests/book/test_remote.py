@@ -51,6 +51,13 @@ def test_what_is_damaged_there_is_not_kept(store: Path) -> None:
         Book.open(URL)
 
 
+def test_a_cache_that_cannot_be_made(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (store.parent.parent / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(store.parent.parent / "file"))
+    with pytest.raises(BookError, match=r"KD765.*cannot be written"):
+        Book.open(URL)
+
+
 def test_what_is_not_there(store: Path) -> None:
     with pytest.raises(BookError, match=r"KD761.*no finished book at 'memory://bucket/none'"):
         Book.open("memory://bucket/none")

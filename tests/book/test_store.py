@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,22 @@ def test_each_row_in_a_view_of_its_own(whole: Path) -> None:
     for at in range(4):
         alone = expected(int(view[at]), ids[at : at + 1])
         assert same({n: x[at : at + 1] for n, x in found.items()}, alone)
+
+
+def test_numbers_of_any_width(whole: Path) -> None:
+    ids, views = torch.tensor([3, 22]), torch.tensor([99, 7])
+    book = Book(whole, plan(rows=23, views=100), [])
+    expected = book._places(ids, views)
+    assert expected[0].tolist() == [99 * 4, 7 * 4 + 3]
+    for dtype in (torch.uint8, torch.int8, torch.int32):
+        found = book._places(ids.to(dtype), views.to(dtype))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("ids", [[1.0, 2.7], [True, False], [[1, 2]]])
+def test_numbers_that_are_none(whole: Path, ids: list[Any]) -> None:
+    with pytest.raises(BookError, match=r"KD764.*whole ones"):
+        Book.open(whole).rows(torch.tensor(ids))
 
 
 def test_what_is_read_is_the_readers_own(whole: Path) -> None:
