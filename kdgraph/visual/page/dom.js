@@ -78,7 +78,7 @@ const say = (() => {
   const count = (value) => value.toLocaleString("en-US");
   const flops = (value) => scaled(value, 1000, ["", "K", "M", "G", "T", "P"]);
   const bytes = (value) => scaled(value, 1000, ["B", "kB", "MB", "GB", "TB"]);
-  const shape = (sizes) => (sizes ? `[${sizes.join(", ")}]` : "");
+  const shape = (sizes) => (!sizes ? "" : sizes.length ? `[${sizes.join(", ")}]` : "scalar");
   const share = (part, whole) => (whole ? `${Math.round((100 * part) / whole)} %` : "");
 
   /** A steered number: three digits, and no more than it needs. */

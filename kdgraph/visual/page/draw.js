@@ -64,7 +64,7 @@ const draw = (() => {
     const made = look.of(element, weight);
     const { width: w, height: h } = place;
     const group = dom.svg("g", {
-      class: `box ${element.kind}`, transform: `translate(${place.x},${place.y})`, ...named(element),
+      class: "box", transform: `translate(${place.x},${place.y})`, ...named(element),
       "aria-expanded": made.folds ? "false" : null,
     });
     group.append(dom.svg("path", { class: "shape", d: look.outline(element.role, w, h) }));
@@ -89,7 +89,7 @@ const draw = (() => {
 
   function frame(element, place) {
     return dom.svg("g", {
-      class: `frame ${element.kind}`, transform: `translate(${place.x},${place.y})`,
+      class: "frame", transform: `translate(${place.x},${place.y})`,
       ...named(element), "aria-expanded": "true",
     }, dom.svg("rect", { class: "shape", width: place.width, height: place.height, rx: 8 }));
   }
@@ -99,7 +99,7 @@ const draw = (() => {
     const { title, head: h } = look.frame(element);
     const w = place.width;
     return dom.svg("g", {
-      class: `head ${element.kind}`, "data-head": element.id, "data-role": element.role,
+      class: "head", "data-head": element.id, "data-role": element.role,
       "data-faded": element.faded ? "1" : null, transform: `translate(${place.x},${place.y})`,
     },
     dom.svg("path", { class: "band", d: `M1,${h}V8a7,7 0 0 1 7,-7H${w - 8}a7,7 0 0 1 7,7V${h}Z` }),
@@ -143,16 +143,17 @@ const draw = (() => {
   }
 
   /** Fills `world`; returns what was drawn, each with the rectangle it covers. */
-  function paint(world, shown, placed, weights) {
+  function paint(world, shown, placed) {
     const layers = ["frames", "arrows", "heads", "boxes", "labels"].map((id) => dom.svg("g", { class: id }));
     const [frames, arrows, heads, boxes, labels] = layers;
-    const drawn = { items: [], byId: new Map(), arrows: new Map(), labels };
+    const { leg } = shown;
+    const drawn = { leg, items: [], byId: new Map(), arrows: new Map(), labels };
     const keep = (group, x0, y0, x1, y1) => drawn.items.push({ group, x0, y0, x1, y1, shown: true });
     // Parents before children, so that an inner title lies above what is around it.
     const walk = (element) => {
       const place = placed.boxes.get(element.id);
       const open = shown.folds.isOpen(element);
-      const group = open ? frame(element, place) : box(element, place, weights[element.edge]);
+      const group = open ? frame(element, place) : box(element, place, leg.weights[element.edge]);
       (open ? frames : boxes).append(group);
       keep(group, place.x, place.y, place.x + place.width, place.y + place.height);
       drawn.byId.set(element.id, { element, group, place });

@@ -20,7 +20,7 @@ const labels = (() => {
     a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
 
   function text(arrow) {
-    const shapes = [...new Set(arrow.nodes.map((n) => say.shape(n.shape)).filter((s) => s && s !== "[]"))];
+    const shapes = [...new Set(arrow.nodes.map((n) => say.shape(n.shape)).filter((s) => s && s !== "scalar"))];
     return shapes.length > 2 ? `${shapes.length} shapes` : shapes.join(" ");
   }
 

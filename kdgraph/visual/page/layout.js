@@ -11,7 +11,7 @@ const layout = (() => {
     "elk.spacing.nodeNode": "26",
     "elk.spacing.edgeNode": "16",
     "elk.spacing.edgeEdge": "10",
-    "elk.layered.spacing.nodeNodeBetweenLayers": "30",
+    "elk.layered.spacing.nodeNodeBetweenLayers": "26",
     "elk.layered.spacing.edgeNodeBetweenLayers": "12",
     "elk.layered.spacing.edgeEdgeBetweenLayers": "9",
     "elk.layered.considerModelOrder.strategy": "PREFER_NODES",

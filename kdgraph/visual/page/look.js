@@ -17,6 +17,7 @@ const look = (() => {
   const LINE = 15;
   const CHIP = 16;
   const HEAD = 28;
+  const SIDE_BY_SIDE = 150; // pixels of two lines that stand as one
   const WIDEST = { box: 230, group: 200, cluster: 260, node: 180 };
 
   /** Breaks a text at spaces into at most `rows` lines. */
@@ -46,6 +47,17 @@ const look = (() => {
     return element.lines;
   }
 
+  /** Short lines side by side: what a box is, and the shape it makes. */
+  function joined(texts) {
+    const lines = [];
+    for (const text of texts) {
+      const both = lines.length ? `${lines.at(-1)}  ·  ${text}` : text;
+      if (lines.length && dom.width(both, FONTS.line) <= SIDE_BY_SIDE) lines[lines.length - 1] = both;
+      else lines.push(text);
+    }
+    return lines;
+  }
+
   function chips(element, limit) {
     const made = [
       ...element.taps.map((text) => ({ text, kind: "tap" })),
@@ -68,8 +80,8 @@ const look = (() => {
     const limit = WIDEST[element.kind];
     const side = element.role === "signal" || element.role === "adapter" ? PAD + 5 : PAD;
     const redundant = weight ? `weight ${weight.words}` : null;
-    const texts = says(element).filter((text) => text && text !== redundant);
-    const lines = texts.flatMap((text) => wrap(text, limit, 3)).slice(0, 5);
+    const texts = says(element).filter((t) => t && t !== redundant && t !== element.title);
+    const lines = joined(texts).flatMap((text) => wrap(text, limit, 3)).slice(0, 5);
     const title = dom.shorten(element.title || element.id, FONTS.title, limit - 20);
     const made = chips(element, limit);
     const folds = element.children.length > 0;

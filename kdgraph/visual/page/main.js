@@ -29,7 +29,7 @@
       const placed = await layout.place(key, next, leg().weights);
       if (mine !== turn) return;
       shown = next;
-      drawn = draw.paint(dom.at("world"), next, placed, leg().weights);
+      drawn = draw.paint(dom.at("world"), next, placed);
       view.set(drawn, placed);
       dom.at("wrong").hidden = true;
       (settle ?? (() => view.fit(true)))();

@@ -29,7 +29,7 @@ const panel = (() => {
   function links(elements, goTo) {
     return dom.html("ul", { class: "links" }, elements.map(([element, note]) =>
       dom.html("li", {},
-        dom.html("button", { type: "button", dir: "auto", onclick: () => goTo(element) }, element.title || element.id),
+        dom.html("button", { type: "button", dir: "auto", onclick: () => goTo(element) }, called(element)),
         note ? dom.html("span", { class: "note" }, note) : null)));
   }
 
@@ -72,7 +72,7 @@ const panel = (() => {
     }
     return terms([
       ["path", node.path], ["kind", node.kind], ["operation", `${node.op} ${node.target ?? ""}`.trim()],
-      ["name", node.name], ["shape", say.shape(node.shape) || (node.shape ? "scalar" : null)],
+      ["name", node.name], ["shape", say.shape(node.shape)],
       ["dtype", node.dtype], ["spec line", node.span, "span"],
     ]);
   }
@@ -117,6 +117,15 @@ const panel = (() => {
     return [heading("From the spec"), terms(shown.map(([key, value]) => [key.replaceAll("_", " "), plain(value)]))];
   }
 
+  /** The lines of the box; its weight has a place of its own. */
+  function said(element, leg) {
+    const number = leg.weights[element.edge];
+    return element.lines.filter((line) => !number || line !== `weight ${number.words}`);
+  }
+
+  /** A node goes by its path: the last part of that says little. */
+  const called = (element) => (element.kind === "node" && element.path) || element.title || element.id;
+
   function selected(element, shown, goTo) {
     const { leg } = shown;
     const into = shown.arrows.filter((a) => a.target === element);
@@ -128,7 +137,7 @@ const panel = (() => {
         dom.html("span", { class: "badge" }, look.LETTERS[element.role] ?? "?"),
         `${look.NAMES[element.role] ?? element.role}${element.faded ? ", left out" : ""}`),
       isolated("h2", { id: "selected" }, element.title || element.id),
-      ...element.lines.map((line) => isolated("p", { class: "said" }, line)),
+      ...said(element, leg).map((line) => isolated("p", { class: "said" }, line)),
       element.why ? isolated("p", { class: "why" }, element.why) : null,
       element.taps.length || element.marks.length ? dom.html("p", { class: "tags" },
         element.taps.map((t) => isolated("span", { class: "tag tap" }, t)),

@@ -74,6 +74,7 @@ const weights = (() => {
 
   /** Writes the values of now into the boxes and arrows of a drawing. */
   function into(drawn) {
+    if (drawn.leg !== leg) return; // that of another leg, about to go
     for (const { element, group } of drawn.byId.values()) {
       const number = leg.weights[element.edge];
       const text = number && group.querySelector(".weight-text");
