@@ -115,6 +115,20 @@ def test_each_head_is_a_network_of_its_own() -> None:
         torch.testing.assert_close(net.heads(x)[:, k], y, rtol=1e-12, atol=1e-12)
 
 
+def test_heads_drop_hidden_units_in_training_alone() -> None:
+    """0.15 of the units behind either hidden layer, the others scaled up."""
+    net = tree(width=2)
+    layers = net.heads.layers
+    for first, last in ((0, 3), (3, 6)):
+        x = torch.randn(64, layers[first].in_channels, 1)
+        hidden = layers[first](x).relu()
+        dropped = layers[first:last](x)
+        left = dropped[hidden > 0] != 0
+        assert (~left).float().mean().item() == pytest.approx(0.15, abs=0.005)
+        torch.testing.assert_close(dropped[dropped != 0], hidden[dropped != 0] / 0.85)
+        assert torch.equal(layers[first:last].eval()(x), hidden)
+
+
 @pytest.mark.parametrize("form", ["ce", "nce", "binary"])
 def test_logits_of_each_form(form: str) -> None:
     net = tree(form=form).eval()
