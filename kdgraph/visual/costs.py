@@ -43,11 +43,18 @@ def costs(report: Report, batch: int | None = None) -> dict[str, Any]:
         return {**facts, "unknown": str(reason)}
     return {
         **facts,
-        **_sums(after),
-        "optimizer": _optimizer(report.spec, after),
-        "before_passes": _sums(before),
+        **cost_facts(report.spec, after, before),
         "nodes": {name: asdict(node) for name, node in after.nodes.items()},
         "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def cost_facts(spec: Spec, after: Cost, before: Cost) -> dict[str, Any]:
+    """The sums of a step behind the optional passes, and before them."""
+    return {
+        **_sums(after),
+        "optimizer": _optimizer(spec, after),
+        "before_passes": _sums(before),
     }
 
 

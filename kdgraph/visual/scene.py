@@ -15,6 +15,7 @@ from kdgraph.passes.pipeline import MANDATORY
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
 from kdgraph.spec.steer import Schedule
+from kdgraph.visual.costs import batch_rows, cost_facts
 from kdgraph.visual.folds import items
 from kdgraph.visual.history import History, kernels
 from kdgraph.visual.manifest import manifest
@@ -26,7 +27,7 @@ from kdgraph.visual.words import number_words
 VERSION = 1
 _Node = tuple[fx.Node, DistillGraph]  # and the graph that it is of
 _POINTS = 101  # of a curve
-_FACTS = ("batch", "models", "links", "signals", "losses", "cost")
+_FACTS = ("batch", "models", "links", "signals", "losses")
 # What a pass that was at work on a box is called beside it; else by its name.
 _MARKS = {"prune": "cut", "merge": "merged", "fuse_losses": "fused", "batch_teachers": "batched"}
 
@@ -44,8 +45,7 @@ def scene(reports: Iterable[Report]) -> dict[str, Any]:
     """
     name, versions, legs = "", {}, []
     for report in reports:
-        facts = manifest(report)
-        facts["cost"].pop("seconds", None)  # the page of a spec is always the same
+        facts = manifest(report, cost=False)
         name, versions = report.spec.name, facts["versions"]
         legs.append(_Leg(report, facts).data())
     return {"kdgraph_scene": VERSION, "name": name, "versions": versions, "legs": legs}
@@ -63,17 +63,18 @@ class _Leg:
         self.changed = [r for r in optional if str(r.before) != str(r.after)]
         opener = Opener()
         self.opened = {r.name: opener.open(r.after) for r in (self.written, *self.changed)}
-        ends = [(self.changed or [self.written])[-1], self.written]
-        self.costs = list(_costs([self.opened[r.name] for r in ends], facts["cost"]["batch"]))
+        self.costs: list[Cost] = []  # of the step as compiled and as written
 
     def data(self) -> dict[str, Any]:
         spec = self.spec
         epochs = spec.train.epochs if spec.train else None
+        costs = self._costs()  # before the nodes, which tell theirs
         return {
             "name": spec.leg,
             "example": self.facts["example_sizes"],
             "epochs": epochs,
             **{key: self.facts[key] for key in _FACTS},
+            "cost": costs,
             "passes": [
                 {"name": r.name, "did": list(r.did), "declined": list(r.declined)}
                 for r in self.report.records
@@ -83,6 +84,18 @@ class _Leg:
             "steps": [self._step(None), *map(self._step, self.changed)],
             "nodes": self.pool,
         }
+
+    def _costs(self) -> dict[str, Any]:
+        rows, origin = batch_rows(self.spec)
+        facts: dict[str, Any] = {"batch": rows, "batch_from": origin}
+        last = (self.changed or [self.written])[-1]
+        try:
+            self.costs = [
+                cost(self.opened[r.name], rows) for r in dict.fromkeys((last, self.written))
+            ]
+        except CannotRun as reason:
+            return {**facts, "unknown": str(reason)}
+        return {**facts, **cost_facts(self.spec, self.costs[0], self.costs[-1])}
 
     def _step(self, record: Record | None) -> dict[str, Any]:
         """The graph behind a pass; of None as it is written."""
@@ -161,15 +174,6 @@ def _parts(graph: DistillGraph) -> dict[str, list[_Node]]:
         if node.target is not tap and node.op not in ("get_attr", "output"):
             found.setdefault(node.meta.get("kd_within", node.name), []).append((node, graph))
     return found
-
-
-def _costs(graphs: Iterable[DistillGraph], batch: int) -> Iterator[Cost]:
-    """As far as they are known."""
-    for graph in graphs:
-        try:
-            yield cost(graph, batch)
-        except CannotRun:
-            continue
 
 
 def _steered(spec: Spec, epochs: int | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -50,6 +50,11 @@ def test_every_node_of_the_manifest_is_there_once(report: Report, drawn: dict[st
             assert [sum(n[key][i] for n in parts) for i in (0, 1)] == told
 
 
+def test_costs_are_those_of_the_manifest(report: Report, drawn: dict[str, Any]) -> None:
+    cost = {k: v for k, v in manifest(report)["cost"].items() if k not in ("nodes", "seconds")}
+    assert drawn["legs"][0]["cost"] == cost
+
+
 def test_every_input_is_drawn(drawn: dict[str, Any]) -> None:
     (leg,) = drawn["legs"]
     for step in leg["steps"]:
