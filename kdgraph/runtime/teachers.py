@@ -56,8 +56,14 @@ class TeachersModule(nn.Module):
         found: dict[str, Tensor] = self._program(**own)
         return found
 
-    def look(self, batch: Mapping[str, Tensor]) -> None:
+    def look(
+        self, batch: Mapping[str, Tensor], padded: tuple[int, Mapping[str, Tensor]] | None = None
+    ) -> None:
         """Takes shapes from a batch, and makes sure that no row depends on another one.
+
+        Args:
+            batch: some rows.
+            padded: the number of a row in it that others make longer, and it by itself.
 
         Raises:
             BookError: KD767 for a value that is not one of each row, or that changes where the
@@ -73,12 +79,20 @@ class TeachersModule(nn.Module):
             self._check_logits(ref, value)
         first = {name: batch[name][:1].expand_as(batch[name]) for name in self.reads}
         for ref, value in self(**first).items():
-            if not torch.allclose(value[0], whole[ref][0], _RELATIVE, _ABSOLUTE, True):
-                message = f"{ref!r} of a row depends on the rows beside it, so no book can hold it"
-                help = "keep what it is made of: `book: {store: ...}`"
-                span = self.spec.key_span("book", "store", ref)
-                raise BookError.of("KD767", message, span=span, help=help)
+            self._check_alike(ref, value[0], whole[ref][0], "the rows beside it")
+        if padded is not None:
+            row, alone = padded
+            for ref, value in self(**alone).items():
+                how = "how far it is padded, which the rows beside it decide"
+                self._check_alike(ref, value[0], whole[ref][row], how)
         self._note(whole)
+
+    def _check_alike(self, ref: str, one: Tensor, other: Tensor, reason: str) -> None:
+        if one.shape != other.shape or not torch.allclose(one, other, _RELATIVE, _ABSOLUTE, True):
+            message = f"{ref!r} of a row depends on {reason}, so no book can hold it"
+            help = "keep what it is made of: `book: {store: ...}`"
+            span = self.spec.key_span("book", "store", ref)
+            raise BookError.of("KD767", message, span=span, help=help)
 
     def _check_logits(self, ref: str, value: Tensor) -> None:
         """Probabilities cannot be kept as the likeliest classes of logits."""

@@ -169,7 +169,7 @@ def prepare(
     module = compile_teachers(ready, list(wanted), trust=trust, without=without, also=also)
     data = _read_so(data, batch_size, workers)
     source = Source(splits.train, data, book, module.to(place.device), place.device)
-    module.look(source.first())
+    module.look(source.first(), source.padded())
     columns = tuple(column_of(name, kept, module, spec) for name, kept in wanted.items())
     header = Header.plan(
         columns, provenance(spec, data, splits, list(wanted), module.networks, without, also),

@@ -16,7 +16,7 @@ from kdgraph.runtime.teachers import TeachersModule
 from kdgraph.spec.book import BookSpec, StoreSpec
 from kdgraph.spec.language import Spec
 from kdgraph.train.data._split import Split
-from kdgraph.train.data._views import view_loader
+from kdgraph.train.data._views import ViewBatches, view_loader
 from kdgraph.train.data.base import DataSet
 
 
@@ -43,6 +43,16 @@ class Source:
         data = self.data.model_copy(update={"workers": 0})
         _, batch = next(iter(view_loader(self.split, data, self.book, 0)))
         return self._read(batch)
+
+    def padded(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The first row of that batch that has another size by itself, if one has, and itself."""
+        batches = ViewBatches(self.split, self.data, self.book, mixing=False)
+        whole = self.first()
+        for row in range(len(whole[self.module.reads[0]])):
+            alone = self._read(batches[0, 0, [row]])
+            if any(alone[name].shape[1:] != whole[name].shape[1:] for name in whole):
+                return row, alone
+        return None
 
     def shards(
         self, missing: Sequence[Shard], columns: Sequence[Column], tick: Callable[[int], None]
