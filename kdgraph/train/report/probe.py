@@ -128,17 +128,17 @@ def _hindrance(student: nn.Module, parameters: Sequence[nn.Parameter]) -> str | 
 @contextmanager
 def _untouched(step: nn.Module, device: torch.device) -> Iterator[None]:
     """Leaves random state and buffers as they were: checkpointed blocks run again in a backward."""
-    before = [(b, b._version, b.clone()) for b in step.buffers()]
+    before = [(buffer, buffer.clone()) for buffer in step.buffers()]
     devices = [device] if device.type not in ("cpu", "mps") else []
     with (
         torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"),
         torch.autocast(device.type, enabled=False),
     ):
-        yield
-    with torch.no_grad():
-        for buffer, version, value in before:
-            if buffer._version != version:  # written only then: the graph may hold the others
-                buffer.copy_(value)
+        try:
+            yield
+        finally:
+            for buffer, value in before:
+                buffer.data.copy_(value)  # not counted as a change: the graph may hold the buffer
 
 
 def _sum(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
