@@ -238,6 +238,16 @@ def test_who_waits_stays_as_it_is() -> None:
         assert moved == list(learners)
 
 
+def test_who_teaches_does_so_without_dropout() -> None:
+    step = shipped(stages=True).train()
+    for phase, learners in (("student", MODELS[:1]), ("assistants", MODELS[1:])):
+        step.set_stage(f"together.{phase}")
+        assert [n for n in MODELS if step.models[n].training] == list(learners)
+        assert [n for n, p in zip(MODELS, offsets(step), strict=True) if p.requires_grad] == list(
+            learners
+        )
+
+
 def test_the_first_stage_knows_labels_alone() -> None:
     step, batch = shipped(stages=True), batch_of()
     out = step(**batch)
