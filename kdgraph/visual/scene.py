@@ -16,6 +16,7 @@ from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
 from kdgraph.spec.steer import Schedule
 from kdgraph.visual.costs import batch_rows, cost_facts
+from kdgraph.visual.edges import edges
 from kdgraph.visual.folds import items
 from kdgraph.visual.history import History, kernels
 from kdgraph.visual.manifest import manifest
@@ -27,7 +28,8 @@ from kdgraph.visual.words import number_words
 VERSION = 1
 _Node = tuple[fx.Node, DistillGraph]  # and the graph that it is of
 _POINTS = 101  # of a curve
-_FACTS = ("batch", "models", "links", "signals", "losses")
+_FACTS = ("batch", "models", "links", "signals")
+_OF_EDGES = ("adapter", "kernel", "kernel_why", "computed")
 # What a pass that was at work on a box is called beside it; else by its name.
 _MARKS = {"prune": "cut", "merge": "merged", "fuse_losses": "fused", "batch_teachers": "batched"}
 
@@ -74,6 +76,7 @@ class _Leg:
             "example": self.facts["example_sizes"],
             "epochs": epochs,
             **{key: self.facts[key] for key in _FACTS},
+            "losses": self._losses(),
             "cost": costs,
             "passes": [
                 {"name": r.name, "did": list(r.did), "declined": list(r.declined)}
@@ -83,6 +86,14 @@ class _Leg:
             "steered": dict(_steered(spec, epochs)),
             "steps": [self._step(None), *map(self._step, self.changed)],
             "nodes": self.pool,
+        }
+
+    def _losses(self) -> dict[str, Any]:
+        """As in the manifest, and how each is computed."""
+        told = edges(self.report)
+        return {
+            name: written | {key: told[name][key] for key in _OF_EDGES}
+            for name, written in self.facts["losses"].items()
         }
 
     def _costs(self) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def test_costs_are_those_of_the_manifest(report: Report, drawn: dict[str, Any]) 
     assert drawn["legs"][0]["cost"] == cost
 
 
+def test_an_edge_says_how_it_is_computed(report: Report, drawn: dict[str, Any]) -> None:
+    losses = drawn["legs"][0]["losses"]
+    assert losses["hint"]["adapter"] == {"mid": "conv1x1"}
+    (said,) = [(*r.did, *r.declined) for r in report.records if r.name == "select_kernels"]
+    (why,) = [line for line in said if line.startswith("relation: ")]
+    assert losses["relation"]["kernel_why"] == why.partition(": ")[2]
+
+
 def test_every_input_is_drawn(drawn: dict[str, Any]) -> None:
     (leg,) = drawn["legs"]
     for step in leg["steps"]:
