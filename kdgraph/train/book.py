@@ -29,7 +29,7 @@ from kdgraph.train.provenance import provenance
 from kdgraph.train.ranks import Place
 from kdgraph.train.runner import check_training, with_weights
 from kdgraph.train.session import Setting
-from kdgraph.train.shards import Source, column_of
+from kdgraph.train.shards import Source, column_of, refuse_unblended
 from kdgraph.train.teacher import train_teachers
 
 TEACHERS = "teachers"  # the folder in a book for teachers that are trained for it
@@ -171,6 +171,7 @@ def prepare(
     source = Source(splits.train, data, book, module.to(place.device), place.device)
     module.look(source.first(), source.padded())
     columns = tuple(column_of(name, kept, module, spec) for name, kept in wanted.items())
+    refuse_unblended(spec, data, columns)
     header = Header.plan(
         columns, provenance(spec, data, splits, list(wanted), module.networks, without, also),
         len(splits.train), book.views or 1, data.batch_size,

@@ -130,3 +130,19 @@ def column_of(name: str, kept: StoreSpec, module: TeachersModule, spec: Spec) ->
         help = "keep it dense: `dtype: float16` or `int8`"
         raise BookError.of("KD760", message, span=span, help=help)
     return Column(name, shape, kept.dtype, "top_k", kept.top_k)
+
+
+def refuse_unblended(spec: Spec, data: DataSet, columns: Sequence[Column]) -> None:
+    """Refuses whole numbers and truth values where rows are mixed: they have no blend.
+
+    Raises:
+        BookError: KD760.
+    """
+    mixing = next((step.use for step in data.steps() if step.scope() == "mix"), None)
+    for column in columns:
+        if mixing and not any(dtype.is_floating_point for _, dtype in column.gives.values()):
+            message = f"{mixing} mixes rows, but {column.name!r} is of whole numbers or truth "
+            message += "values, which cannot be mixed"
+            span = spec.key_span("book", "store", column.name)
+            help = "leave it out, so that its teacher stays in training"
+            raise BookError.of("KD760", message, span=span, help=help)

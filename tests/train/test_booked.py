@@ -364,3 +364,6 @@ def test_mixed_rows_take_mixed_values(folder: Path) -> None:
     shutil.rmtree(folder / "book")
     build_book(folder / "kd.yaml", out=folder / "book", device="cpu")
     assert go(folder, "booked", steps=3).runs[0].steps == 3
+    masked = ["signals.there={use: labelled, of: teacher.mid}", "book.store={there: {}}"]
+    with pytest.raises(BookError, match="mixup mixes rows, but 'there' is of whole numbers"):
+        build_book(folder / "kd.yaml", out=folder / "masks", device="cpu", set=masked)
