@@ -34,8 +34,8 @@ $(VENV)/installed-train-vision-draw: pyproject.toml setup.py constraints.txt | $
 
 demo: $(DEMO) ## compile and train the digits spec, compare, draw the graph
 	$(BIN)/kdgraph train specs/digits.yaml --compare --seeds 5 -o runs/digits
-	$(BIN)/kdgraph draw specs/digits.yaml -o runs/digits/graph.svg
-	@echo "The training graph as a picture: runs/digits/graph.svg"
+	$(BIN)/kdgraph draw specs/digits.yaml -o runs/digits/graph.html
+	@echo "The training graph as a picture: runs/digits/graph.html; of the runs: runs/digits/report.html"
 
 test: export OMP_NUM_THREADS := 1
 test: $(FULL) ## run every test that needs no GPU
