@@ -21,7 +21,7 @@ from kdgraph.runtime.lower import lower
 from kdgraph.runtime.teachers import TeachersModule
 from kdgraph.spec.booked import book_entries, teachers_side, with_book
 from kdgraph.spec.files import check_weights
-from kdgraph.spec.frontier import stored
+from kdgraph.spec.frontier import stored, why_nothing
 from kdgraph.spec.language import Spec
 
 
@@ -137,7 +137,7 @@ def columns_of(spec: Spec, book: Book) -> list[Column]:
     wanted = stored(spec)
     if not wanted:
         message = "no edge reads anything that a book could hold"
-        raise BookError.of("KD760", message, span=spec.span("losses"))
+        raise BookError.of("KD760", message, span=spec.span("losses"), help=why_nothing(spec))
     have = {column.name: column for column in book.columns}
     missing = [ref for ref in wanted if ref not in have]
     if missing:

@@ -39,6 +39,12 @@ def stored(spec: Spec) -> dict[str, StoreSpec]:
     return found
 
 
+def why_nothing(spec: Spec) -> str | None:
+    """Why the first value of a model behind the edges, if there is one, is none for a book."""
+    told = ((ref, unfit(spec, ref)) for ref in readers(spec) if _of_frozen(spec, ref))
+    return next((f"{ref!r} {why}" for ref, why in told if why is not None), None)
+
+
 def unfit(spec: Spec, ref: str) -> str | None:
     """Why the value of a reference is not the same whenever a row comes up again; None if it is.
 
@@ -70,6 +76,12 @@ def _unfit(spec: Spec, ref: str) -> str | None:
     if spec.models[owner].passes:
         return f"depends on {owner!r}, which is several tensors, one for each pass"
     return None
+
+
+def _of_frozen(spec: Spec, ref: str) -> bool:
+    """Whether a model that is no student stands behind a reference."""
+    owners = {name.partition(".")[0] for name in _behind(spec, _behind_link(spec, ref))}
+    return any(not spec.is_trainable(name) for name in owners & spec.models.keys())
 
 
 def taught(spec: Spec, ref: str) -> bool:

@@ -15,7 +15,7 @@ from kdgraph.book import Header, Writer
 from kdgraph.book.files import cannot, locked
 from kdgraph.book.header import differing, in_units
 from kdgraph.errors import BookError
-from kdgraph.spec.frontier import stored
+from kdgraph.spec.frontier import stored, why_nothing
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
 from kdgraph.teachers import compile_teachers
@@ -159,7 +159,7 @@ def prepare(
     wanted = stored(spec)
     if not wanted:
         message = "no edge reads anything that depends on frozen models alone"
-        raise BookError.of("KD760", message, span=spec.span("losses"))
+        raise BookError.of("KD760", message, span=spec.span("losses"), help=why_nothing(spec))
     board = Board(console if place.rank == 0 else None)
     data, splits = open_data(spec, trust)
     book = views_of(spec, data)  # what it refuses is refused before anything is trained

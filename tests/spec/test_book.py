@@ -9,7 +9,7 @@ import pytest
 
 from kdgraph.spec.book import StoreSpec
 from kdgraph.spec.booked import book_entries, teachers_side, with_book
-from kdgraph.spec.frontier import stored, unfit
+from kdgraph.spec.frontier import stored, unfit, why_nothing
 from kdgraph.spec.read import diagnose, load_spec
 
 TEXT = """
@@ -66,6 +66,21 @@ def test_the_frontier_is_what_others_read_of_what_stands_still() -> None:
     }
     for ref, reason in reasons.items():
         assert reason in str(unfit(spec, ref)), ref
+
+
+def test_it_is_told_why_there_is_nothing_to_keep() -> None:
+    losses = "losses={soft: {use: soft_target, student: student.logits, teacher: %s}}"
+    for teacher, why in (
+        ("one.logits", "'one.logits' depends on 'one', which changes in training"),
+        ("noisy.logits", "'noisy.logits' depends on 'noisy', which draws random numbers"),
+    ):
+        stages = "stages=[{name: a, epochs: 1}, {name: b, epochs: 1, trainable: {one: true}}]"
+        spec = load_spec(TEXT, set=[losses % teacher, "signals=null", "links=null", stages,
+                                    "train.teacher=null"])  # fmt: skip
+        assert stored(spec) == {}
+        assert str(why_nothing(spec)).startswith(why)
+    label = "losses={label: {use: cross_entropy, student: student.logits, target: label}}"
+    assert why_nothing(load_spec(TEXT, set=[label, "signals=null", "links=null"])) is None
 
 
 def test_what_is_written_is_kept_and_nothing_else() -> None:
