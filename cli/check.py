@@ -46,13 +46,15 @@ def command(
 
 
 def _check(path: str, overrides: tuple[str, ...], trust: tuple[str, ...], form: str) -> Any:
-    found, report = _plan(path, overrides, trust)
+    found, report, stages = _plan(path, overrides, trust)
     fine = report is not None
-    facts = _facts(report) if report else None
+    facts = _facts(report, stages) if report else None
     if form == "text":
         tell(found)
         if facts is not None:
             click.echo(f"{path}: {click.style('fine', fg='green')}")
+            if facts["stages"]:
+                click.echo(f"  in the first of the stages {', '.join(facts['stages'])}:")
             _print(facts)
     return {
         "spec": path,
@@ -64,16 +66,16 @@ def _check(path: str, overrides: tuple[str, ...], trust: tuple[str, ...], form: 
 
 def _plan(
     path: str, overrides: tuple[str, ...], trust: tuple[str, ...]
-) -> tuple[list[Diagnostic], Report | None]:
-    """All findings, and the plan where none of them is an error."""
+) -> tuple[list[Diagnostic], Report | None, list[str]]:
+    """All findings; where none is an error, the plan of the first stage and the names of all."""
     from kdgraph.spec.files import check_weights
     from kdgraph.spec.read import diagnose
 
     spec, found = diagnose(path, set=overrides)
     if spec is None:
-        return found, None
+        return found, None, []
     if any(d.severity == "error" for d in found):
-        return found, None
+        return found, None, []
     absent = check_weights(spec)
     found = [*found, *absent]
     from kdgraph.compiler import plans  # torch from here on
@@ -85,15 +87,18 @@ def _plan(
             first = first or report
             advice += advise_of_plan(report)
     except KDGraphError as error:
-        return [*found, *error.diagnostics], None
-    return [*found, *dict.fromkeys(advice)], None if absent else first
+        return [*found, *error.diagnostics], None, []
+    stages = [leg for stage in spec.stages for leg in stage.legs]
+    return [*found, *dict.fromkeys(advice)], None if absent else first, stages
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: Report, stages: list[str]) -> dict[str, Any]:
+    """What is told of the first stage, and the names of all."""
     from kdgraph.visual import manifest
 
     facts = manifest(report, cost=False)
-    return {key: facts[key] for key in ("name", "models", "links", "signals", "losses")}
+    shown = {key: facts[key] for key in ("name", "models", "links", "signals", "losses")}
+    return {"stages": stages, **shown}
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -27,6 +27,16 @@ def test_a_fine_spec(run: Run, spec: Path) -> None:
     ]
 
 
+def test_of_several_stages_the_first_is_told(run: Run) -> None:
+    path = Path(__file__).parents[2] / "specs" / "methods" / "gslr_qdnn.yaml"
+    result = run("check", path)
+    lines = result.stdout.splitlines()
+    assert lines[1] == "  in the first of the stages float, quantised:"
+    assert lines[-1] == "  label    cross_entropy, weight 1: student.logits, label"
+    told = run("check", path, "--format", "json")
+    assert json.loads(told.stdout)[0]["summary"]["stages"] == ["float", "quantised"]
+
+
 def test_errors_are_diagnostics_on_stderr(run: Run, wrong: Wrong) -> None:
     path = wrong(
         "taps: {mid: layer2, logits: output}}\nlinks", "taps: {mid: layr2, logits: output}}\nlinks"
