@@ -85,16 +85,16 @@ def _signals(facts: Facts) -> Table:
 
 
 def _edges(facts: Facts) -> Table:
-    table = new_table("loss edges", "edge", "use", "reads", "adapter", "weight", "computed")
+    table = new_table("loss edges", "edge", "use", "weight", "reads", "computed")
     for name, edge in facts["edges"].items():
         reads = [f"{field}: {r['from']} {dims(r['shape'])}" for field, r in edge["reads"].items()]
+        reads += [f"through {how}" for how in edge["adapter"].values() if how != "identity"]
         weight = edge["weight"]
         table.add_row(
             name,
             f"[red]{edge['use']}[/]",
-            plain("\n".join(reads)),
-            plain("\n".join(f"{link}: {how}" for link, how in edge["adapter"].items())),
             f"{weight:g}" if isinstance(weight, float) else str(weight),
+            plain("\n".join(reads)),
             plain("\n".join(_computed(edge))),
         )
     return table
