@@ -81,15 +81,18 @@ class Scorer(LightningModule):
 class Examiner(Scorer):
     """Scores a model that is not being trained."""
 
-    def __init__(self, model: nn.Module, spec: Spec, score: Score) -> None:
+    def __init__(
+        self, model: nn.Module, spec: Spec, score: Score, confusion: Confusion | None = None
+    ) -> None:
         super().__init__(spec, score)
         self.model = model
-        self.confusion = Confusion(score)
+        self.confusion = confusion
 
     def scored(self) -> nn.Module:
         """The model."""
         return self.model
 
     def saw(self, prediction: Tensor, batch: Batch, index: int) -> None:
-        """Counts which classes are taken for which."""
-        self.confusion.add(prediction, batch)
+        """Counts which classes are taken for which, where that is asked for."""
+        if self.confusion is not None:
+            self.confusion.add(prediction, batch)

@@ -29,6 +29,7 @@ from kdgraph.train.keep import BEST, LAST, MODELS, STAGES, WEIGHTS, Keeper
 from kdgraph.train.latency import latency
 from kdgraph.train.learner import Learner
 from kdgraph.train.progress import Board
+from kdgraph.train.report.confusion import Confusion
 from kdgraph.train.report.follow import Follow
 from kdgraph.train.report.report import Report
 from kdgraph.train.result import Run
@@ -103,16 +104,17 @@ def train(
     val = evaluate(step.student, spec, score, setting, "val")
     weights = keeper.finish(learner, ended=ended)
     exported = without_actions(step.student)
-    final = examine(exported, spec, score, setting, "test")
+    confusion = Confusion(score)
+    final = evaluate(exported, spec, score, setting, "test", confusion)
     run = Run(
-        name=name, seed=seed, part=final_part(setting.splits), metrics=final.found, val=val,
+        name=name, seed=seed, part=final_part(setting.splits), metrics=final, val=val,
         epochs=learner.course.passed + learner.epoch, steps=learner.iteration,
         finished=ended, actions=learner.watch.actions(),
         parameters=count(exported), seconds=keeper.seconds, weights=str(weights),
         **measured(exported, spec, score, setting),
     )  # fmt: skip
     setting.board.done(run)
-    follow.end(run, final.confusion, folder)
+    follow.end(run, confusion, folder)
     return run
 
 
@@ -152,23 +154,23 @@ def _fit(name: str, learner: Learner, keeper: Keeper, follow: Follow, setting: S
 
 
 def evaluate(
-    model: nn.Module, spec: Spec, score: Score, setting: Setting, part: str
+    model: nn.Module,
+    spec: Spec,
+    score: Score,
+    setting: Setting,
+    part: str,
+    confusion: Confusion | None = None,
 ) -> dict[str, float]:
     """The metrics of a model on the validation data or, once it is final, on the test data."""
-    return examine(model, spec, score, setting, part).found
-
-
-def examine(model: nn.Module, spec: Spec, score: Score, setting: Setting, part: str) -> Examiner:
-    """What scored a model, with its metrics and its confusion; parts as for ``evaluate``."""
     assert spec.train is not None
     split = setting.splits.val
     if part == "test" and setting.splits.test is not None:
         split = setting.splits.test
-    examiner = Examiner(model, spec, score)
+    examiner = Examiner(model, spec, score, confusion)
     with quiet():
         trainer = _trainer(setting, spec.train, [], None)
         trainer.test(examiner, eval_loader(split, setting.data), verbose=False)
-    return examiner
+    return examiner.found
 
 
 def measured(model: nn.Module, spec: Spec, score: Score, setting: Setting) -> dict[str, Any]:
