@@ -21,6 +21,7 @@ GENERIC = [
     "models/test_base.py",
     "passes/test_every_pass.py",
     "train/transforms/test_transforms.py",
+    "visual/advice/test_generic.py",
 ]
 
 # Puts the new files beside the real ones, where discovery finds them. Of the tests that run once
@@ -58,7 +59,8 @@ def write_examples(folder: Path) -> list[str]:
 
 def _mirror(code: Path) -> str:
     """The folder of tests for a file of the package."""
-    return "train/transforms" if "transforms" in code.parts else code.parts[1]
+    deeper = {"transforms": "train/transforms", "advice": "visual/advice"}
+    return next((path for name, path in deeper.items() if name in code.parts), code.parts[1])
 
 
 def test_every_recipe_passes_its_test(tmp_path: Path) -> None:
