@@ -12,9 +12,12 @@ import yaml
 from torch import Tensor, nn
 
 import kdgraph
+from kdgraph.actions._activity import measure
 from kdgraph.actions.prune import fit_widths
 from kdgraph.models.load import build_model
 from kdgraph.train import run
+from kdgraph.train.data._load import eval_loader
+from kdgraph.train.data._open import open_data
 
 SPEC = Path(__file__).parents[2] / "specs" / "methods" / "kddp.yaml"
 DOUBLE = torch.float64
@@ -185,3 +188,21 @@ def test_resuming_behind_a_pruning_gives_the_same_numbers(tmp_path: Path) -> Non
     assert parts.runs[0].actions == whole.runs[0].actions != []
     files = [tmp_path / part / "student.safetensors" for part in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_activity_is_that_of_the_training_rows_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, and none shifted."""
+    seen: list[Tensor] = []
+
+    def measured(flow: Any, batches: Any, *how: Any, **more: Any) -> Any:
+        seen.extend(batch["image"] for batch in batches())
+        return measure(flow, batches, *how, **more)
+
+    monkeypatch.setattr("kdgraph.actions._activity.measure", measured)
+    run(SPEC, out=tmp_path, steps=2, set=ALONE, device="cpu")
+    data, splits = open_data(kdgraph.load_spec(SPEC, set=ALONE))
+    rows = eval_loader(splits.train, data)
+    assert torch.equal(torch.cat(seen), torch.cat([batch["image"] for batch in rows]))
+    assert len(torch.cat(seen)) == 100

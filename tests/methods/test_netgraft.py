@@ -16,7 +16,7 @@ from kdgraph.models.weights import load_weights
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import epochs_of
 from kdgraph.train import run
-from kdgraph.train.derive import student_alone
+from kdgraph.train.derive import student_alone, to_train
 
 SPECS = Path(__file__).parents[2] / "specs" / "methods"
 BASELINES = Path(__file__).parents[2] / "benchmarks" / "methods"
@@ -109,6 +109,12 @@ def test_teachers_weighed_by_accuracy(gamma: float) -> None:
 
 def small(name: str) -> Spec:
     return kdgraph.load_spec(SPECS / f"{name}.yaml")
+
+
+def test_who_is_trained_beforehand() -> None:
+    """All that teach, and not the network of which only the form is needed."""
+    assert to_train(small("netgraft")) == ["teacher"]
+    assert to_train(small("netgraft_multi_teacher")) == ["teacher", "second", "third"]
 
 
 def test_every_stage_trains_its_grafts_alone() -> None:
