@@ -186,15 +186,24 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("net", ["mlp", "again"])
+@pytest.mark.parametrize(
+    ("net", "how", "samples"),
+    [
+        ("mlp", {}, 6),
+        ("again", {"epochs": 2}, 4),
+        ("mlp", {"precision": "bf16-mixed", "epochs": 1}, 2),
+        # the first step of an epoch is of three batches, two of which are samples
+        ("mlp", {"accumulate": 3, "grad_clip": 0.5, "epochs": 2}, 2),
+    ],
+)
 def test_training_is_the_same_bit_for_bit(
-    net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: str, how: Figures, samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a backward pass runs a block with dropout and statistics once more."""
-    made = spec(train={"teacher": None})
+    made = spec(train={"teacher": None, **how})
     made["models"]["student"] = {**made["models"]["student"], "source": f"python/report_nets:{net}"}
     go(made, tmp_path / "with")
-    assert len(points(run_of(tmp_path / "with"), "grad_norm/soft")) == 6
+    assert len(points(run_of(tmp_path / "with"), "grad_norm/soft")) == samples
     monkeypatch.setattr(Probe, "is_due", lambda *_: False)
     go(made, tmp_path / "without")
     assert "grad_norm/soft" not in run_of(tmp_path / "without")["curves"]

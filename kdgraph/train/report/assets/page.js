@@ -189,8 +189,8 @@
     left.append(words("p", report.data, "soft"));
     const states = make("div", { class: "row" });
     for (const run of runs) {
-      const badge = words("span", `${called(run)}: ${run.state}, ${number(run.epochs)} epochs, ` +
-        `${number(run.steps)} of ${number(run.of_steps)} steps`, "badge");
+      const steps = run.steps === run.of_steps ? "" : `, ${number(run.steps)} of ${number(run.of_steps)} steps`;
+      const badge = words("span", `${called(run)}: ${run.state}, ${number(run.epochs)} epochs${steps}`, "badge");
       badge.style.setProperty("--dot", hue(kindOf(run)));
       states.append(badge);
     }
@@ -219,7 +219,7 @@
         row.steps ? number(row.steps) : "–", row.seconds.toFixed(0), ...(seeds ? [String(row.seeds)] : [])],
     }));
     const head = ["", ...found.metrics, "parameters", "ms", "steps", "seconds", ...(seeds ? ["seeds"] : [])];
-    return section("Result", "", make("div", { class: "two" },
+    return section("Result", "", make("div", { class: "sides" },
       make("div", { class: "card" }, table(head, rows)),
       make("div", { class: "card" }, make("ul", {}, ...found.notes.map((note) => words("li", note))))));
   }
