@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor
 
 import kdgraph
+from kdgraph.book.column import Column
 from kdgraph.signals.base import Signal
 from kdgraph.train import run
 
@@ -64,6 +65,13 @@ def test_golden_of_the_book_and_its_weights() -> None:
     torch.testing.assert_close(book, torch.tensor(want, dtype=torch.float64), rtol=0, atol=1e-11)
     assert (1 - certainty).tolist() == pytest.approx([0.9249680773, 0.942589180556], abs=1e-10)
     assert omega.tolist() == pytest.approx([1.133046952752, 0.866953047248], rel=1e-10)
+
+
+def test_golden_of_a_book_in_half_precision() -> None:
+    book = by_signals(2.0)[0]
+    column = Column("book", (3,), "float16")
+    (kept,) = column.decode(column.encode(book)).values()
+    assert (kept.double() - book).abs().max().item() == pytest.approx(1.143e-4, rel=1e-3)
 
 
 def by_signals(tau: float) -> tuple[Tensor, Tensor, Tensor]:
