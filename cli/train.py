@@ -38,7 +38,8 @@ def command(
     r"""Trains a spec by its `data` and `train` blocks, and prints what came out.
 
     A teacher without weights is trained first where `train.teacher` says so. The student's
-    weights are in DIR/student.safetensors and load into the plain model.
+    weights are in DIR/student.safetensors and load into the plain model. DIR/report.html shows
+    curves, gradients, confusion and graph; it is brought up to date after each epoch.
 
     \b
     Examples:

@@ -49,7 +49,9 @@ def test_the_file_holds_all_and_asks_nobody(folder: Path) -> None:
     graph = in_page(text, "graph")
     assert "connect-src" not in graph
     assert in_page(graph, "scene")["name"] == HOSTILE
-    assert str(folder.parent) not in in_page(text, "figures")["spec"]
+    for part in (graph, in_page(text, "figures")["spec"]):
+        assert "weights.safetensors" not in part  # the teacher's, where it was trained
+        assert str(folder.parent) not in part
 
 
 def test_long_curves_are_thinned_on_the_page_alone(folder: Path) -> None:

@@ -11,7 +11,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.train.keep import write_json
 from kdgraph.train.report.facts import machine, versions
 from kdgraph.train.report.page import embedded, page
-from kdgraph.train.report.spec_text import document, edges_of
+from kdgraph.train.report.spec_text import as_written, document, edges_of
 from kdgraph.train.result import Result
 from kdgraph.visual.html import html
 from kdgraph.visual.scene import scene
@@ -52,7 +52,8 @@ class Report:
 
     def look(self, plan: Compiled) -> None:
         """Takes what the spec, or its next stage or phase, compiles to."""
-        self._documents.append(document(plan, self._written))
+        plan = as_written(plan, self._written)
+        self._documents.append(document(plan))
         try:
             found = scene([plan])
             self._scene = {**found, "legs": [*self._scene.get("legs", []), *found["legs"]]}

@@ -11,20 +11,21 @@ from kdgraph.visual.lock import lock
 from kdgraph.visual.words import entry_words, number_words
 
 
-def document(plan: Compiled, written: Spec) -> str:
-    """YAML with everything resolved; of a stage what it comes to by itself.
-
-    Weights stand there as they were written: where a teacher was trained to is not a part of it.
-    """
+def as_written(plan: Compiled, written: Spec) -> Compiled:
+    """With weights as they were written: where a teacher was trained to is not a part of it."""
     models = {
         name: model.model_copy(
             update={"weights": written.models[name].weights if name in written.models else None}
         )
         for name, model in plan.spec.models.items()
     }
-    own = plan.spec.model_copy(update={"models": models})
+    return replace(plan, spec=plan.spec.model_copy(update={"models": models}))
+
+
+def document(plan: Compiled) -> str:
+    """YAML with everything resolved; of a stage what it comes to by itself."""
     head = f"# {plan.spec.leg}\n" if plan.spec.leg else ""
-    return head + lock(replace(plan, spec=own), written.folder)
+    return head + lock(plan, plan.spec.folder)
 
 
 def edges_of(spec: Spec) -> list[dict[str, Any]]:
