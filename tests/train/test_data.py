@@ -108,7 +108,7 @@ def test_imagefolder(tmp_path: Path) -> None:
             folder = tmp_path / part / name
             folder.mkdir(parents=True)
             Image.new("RGB", (20, 12), (color,) * 3).save(folder / "a.png")
-    splits = entry("imagefolder", path=str(tmp_path), size=8).load(Path())
+    splits = entry("imagefolder", path=str(tmp_path), size=8, workers=0).load(Path())
     assert splits.test is None
     batch = splits.train.rows([0, 1])
     assert batch["image"].shape == (2, 3, 8, 8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdgraph.errors import DataError
 from kdgraph.spec.data import Normalise, register_data
-from kdgraph.spec.types import Count
+from kdgraph.spec.types import Count, Whole
 from kdgraph.train.data._stems import GroupRule, group_key
 from kdgraph.train.data.base import DataSet, Splits, library
 
@@ -44,7 +44,7 @@ class ImageFolder(DataSet):
     """``stem``: names of files less extension and copy or augmentation suffix; or a regular
     expression with one capture group, such as ``(patient\\d+)_``."""
 
-    workers: Count = 2
+    workers: Whole = 2
     """Processes that read images."""
 
     def load(self, folder: Path, trust: Collection[str] = ()) -> Splits:
