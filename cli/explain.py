@@ -77,6 +77,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines = []
     if "unknown" in facts["cost"]:
         lines.append(f"cost not known: {facts['cost']['unknown']}")
+    if "unknown" in facts["reach"]:
+        lines.append(f"depth of taps not known: {facts['reach']['unknown']}")
     if "skipped" in facts["start"]:
         lines.append(f"losses at the start not known: {facts['start']['skipped']}")
     letters = ", ".join(f"{letter} = {size}" for letter, size in facts["example_sizes"].items())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from kdgraph.book import Book
 from kdgraph.compiler import plan
@@ -47,7 +50,9 @@ def explain(
         KDGraphError: as ``kdgraph.plan``.
     """
     checked = spec if isinstance(spec, Spec) else load_spec(spec, set=set)
-    report = plan(checked, trust=trust, without=without, also=also, stage=stage, book=book)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what adapters start from is part of what is told
+        report = plan(checked, trust=trust, without=without, also=also, stage=stage, book=book)
     facts = manifest(report, batch=batch)
     rows, origin = batch_rows(report.spec, batch)
     sight = Sight(report, rows if origin != "example" else None)
@@ -58,10 +63,10 @@ def explain(
         sight.start = Start(0, {}, "values of a book are not read")
         size = BookSize(skipped="values of teachers are read from a book")
     found = advise(sight)
-    reach = {r: {"depth": at.depth, "field": at.field} for r, at in sight.reach.items()}
+    reach: dict[str, Any] = {r: asdict(at) for r, at in sight.reach.items()}
     facts |= {
         "edges": edges(report),
-        "reach": reach,
+        "reach": reach if sight.blind is None else {"unknown": sight.blind},
         "start": sight.start.as_dict(),
         "book": size.as_dict(),
         "warnings": [d.as_dict() for d in found],

@@ -20,7 +20,7 @@ from kdgraph.visual.advice import Sight
 from kdgraph.visual.start import Part, Start
 
 ROWS = 16  # at most
-FLOPS = 20e9  # of the forward; some seconds of one core
+FLOPS = 60e9  # of the forward; some seconds of one core
 PARAMETERS = 60_000_000  # of all networks, which have to be made up
 
 
@@ -42,7 +42,7 @@ def first_step(
     if why is not None:
         return Start(rows, {}, why)
     try:
-        values = _values(spec, rows, trust)
+        values = _values(spec, sight, rows, trust)
     except KDGraphError as error:
         return Start(rows, {}, error.diagnostics[0].message)
     except Exception as error:  # models' own code, on random numbers
@@ -96,28 +96,44 @@ def _rows(sight: Sight, cost: Mapping[str, Any]) -> tuple[int, str | None]:
     return rows, None
 
 
-def _values(spec: Spec, rows: int, trust: Collection[str]) -> dict[str, tuple[float, float]]:
+def _values(
+    spec: Spec, sight: Sight, rows: int, trust: Collection[str]
+) -> dict[str, tuple[float, float]]:
     """Of each edge its value, and what it adds to the total."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        models: dict[str, nn.Module] = {
-            name: build_untrained(
-                str(spec.models[name].source), spec.models[name].args, trust=trust
-            )
-            for name in spec.networks
-            if spec.models[name].snapshot_of is None
+        models = {
+            name: build_untrained(str(model.source), model.args, trust=trust)
+            for name, model in spec.models.items()
+            if name in spec.networks and model.snapshot_of is None
         }
-        optional = [name for name, p in PASSES.items() if p.default]
-        step = compile(spec, models=models, trust=trust, without=optional)
-        graph = step.report.graph
-        run = _Terms(graph)
-        batch = _random_batch(spec, rows)
+        graph = _filled(sight, models)
+        if spec.stages or graph is None:  # whose actions change models, or other names of weights
+            optional = [name for name, p in PASSES.items() if p.default]
+            step = compile(spec, models=models, trust=trust, without=optional)
+            graph = step.report.graph
+        run, batch = _Terms(graph), _random_batch(spec, rows)
         entries = [batch[str(n.target)] for n in graph.graph.find_nodes(op="placeholder")]
         out = run.run(*entries, enable_io_processing=False)
     return {
         name: (float(value), float(term))
         for (name, value), term in zip(out["losses"].items(), run.terms, strict=True)
     }
+
+
+def _filled(sight: Sight, models: Mapping[str, nn.Module]) -> DistillGraph | None:
+    """The graph of the plan, before optional passes, with weights; None where they do not fit.
+
+    To capture the models a second time may take longer than the step.
+    """
+    graph = next(r.after for r in sight.report.records if r.name == "attach_losses")
+    for name in sight.spec.networks:
+        source = models[sight.spec.models[name].snapshot_of or name]
+        empty, state = graph.root.get_submodule(f"models.{name}"), source.state_dict()
+        if empty.state_dict().keys() != state.keys():
+            return None
+        empty.load_state_dict(state)
+    return graph
 
 
 class _Terms(fx.Interpreter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -30,11 +30,13 @@ class Sight:
         report: of a plan or a compilation.
         rows: in the batch of training; None where nothing says how many.
         start: the values of the edges before the first step; None where nobody has asked.
+        blind: why ``reach`` is empty, once it was asked for.
     """
 
     report: Report
     rows: int | None = None
     start: Start | None = None
+    blind: str | None = field(default=None, init=False)
 
     @property
     def spec(self) -> Spec:
@@ -52,7 +54,8 @@ class Sight:
         graph = next(r.after for r in self.report.records if r.name == "resolve_taps")
         try:
             return reaches(graph, example_batch(self.spec))
-        except CannotRun:
+        except CannotRun as reason:
+            self.blind = str(reason)
             return {}
 
     def shape(self, reference: str) -> Shape | None:
