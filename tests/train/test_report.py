@@ -222,6 +222,28 @@ def test_students_with_backward_hooks_are_left_alone() -> None:
     assert not probe.is_due("", 1)
 
 
+class Once(torch.autograd.Function):
+    """Refuses a backward pass that keeps the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError("only once\nand a trace")
+
+
+def test_a_backward_pass_that_refuses_is_told() -> None:
+    step = kdgraph.compile(spec(), trust=TRUST)
+    out = step(image=torch.rand(9, 1, 8, 8), label=torch.arange(9))
+    losses = {name: Once.apply(value) for name, value in out.losses.items()}
+    probe, before = Probe(["label"]), torch.get_rng_state()
+    assert probe.sample(step, out._replace(losses=losses), {}) == {}
+    assert probe.declined == {"": "only once"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def classes(net: nn.Module, batches: Iterable[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
     rows = list(batches)
     with torch.no_grad():

@@ -76,7 +76,7 @@ class Probe:
         try:
             with _untouched(step, out.loss.device):
                 return self._all({n: edges[n] for n in order}, parameters, weights, scale)
-        except RuntimeError as error:  # a compiled module, say, gives its buffers away at once
+        except RuntimeError as error:  # a backward that is not to be repeated refuses
             self.declined[leg] = str(error).partition("\n")[0][:200]
             return {}
 
