@@ -14,22 +14,22 @@ const draw = (() => {
     };
   }
 
-  const letter = (element, x, y) =>
-    dom.svg("g", { class: "letter", transform: `translate(${x},${y})` },
-      dom.svg("rect", { width: 16, height: 16, rx: 4 }),
-      text(8, 12, look.LETTERS[element.role] ?? "?", "letter-text", { "text-anchor": "middle" }));
+  const letter = (element, x, y) => [
+    dom.svg("rect", { class: "letter", x, y, width: 16, height: 16, rx: 4 }),
+    text(x + 8, y + 12, look.LETTERS[element.role] ?? "?", "letter-text", { "text-anchor": "middle" }),
+  ];
 
   const chevron = (x, y, open) =>
-    dom.svg("g", { class: "chevron", "data-fold": "1", transform: `translate(${x},${y})` },
-      dom.svg("rect", { x: -4, y: -4, width: 24, height: 24, rx: 4 }),
-      dom.svg("path", { d: open ? "M4,6l4,4l4,-4" : "M6,4l4,4l-4,4" }));
+    dom.svg("g", { class: "chevron", "data-fold": open ? "open" : "shut" },
+      dom.svg("rect", { x: x - 4, y: y - 4, width: 24, height: 24, rx: 4 }),
+      dom.svg("path", { d: open ? `M${x + 4},${y + 6}l4,4l4,-4` : `M${x + 6},${y + 4}l4,4l-4,4` }));
 
   /** A curve over training, `w` by `h`; its zero is the lower edge unless it goes below. */
-  function curve(values, w, h) {
+  function curve(values, x, y, w, h) {
     const { low, span } = range(values);
     return values
-      .map((v, i) => `${i ? "L" : "M"}${((i * w) / (values.length - 1)).toFixed(1)},` +
-        `${(h - ((v - low) / span) * h).toFixed(1)}`)
+      .map((v, i) => `${i ? "L" : "M"}${(x + (i * w) / (values.length - 1)).toFixed(1)},` +
+        `${(y + h - ((v - low) / span) * h).toFixed(1)}`)
       .join("");
   }
 
@@ -38,73 +38,72 @@ const draw = (() => {
     return { low, span: Math.max(...values) - low || 1 };
   }
 
-  function weightRow(element, weight, y) {
-    const row = dom.svg("g", { class: "weight", "data-weight": element.edge, transform: `translate(0,${y})` });
-    row.append(text(element.look.side, 15, "", "weight-text"));
-    if (weight.curve) {
-      const x = element.look.width - element.look.side - 62;
-      row.append(dom.svg("g", { class: "spark", transform: `translate(${x},3)` },
-        dom.svg("path", { class: "axis", d: "M0,15H60" }),
-        dom.svg("path", { class: "curve", d: curve(weight.curve, 60, 15) }),
-        dom.svg("circle", { r: 3, class: "now" })));
-    }
+  /** The curve of a number, with a dot that `weights` moves. */
+  const spark = (values, x, y, w, h) => [
+    dom.svg("path", { class: "axis", d: `M${x},${y + h}h${w}` }),
+    dom.svg("path", { class: "curve", d: curve(values, x, y, w, h) }),
+    dom.svg("circle", { class: "now", r: 3, "data-at": `${x} ${y} ${w} ${h}` }),
+  ];
+
+  function weightRow(element, weight, x, y, right) {
+    const row = dom.svg("g", { class: "weight", "data-weight": element.edge });
+    row.append(text(x, y + 15, "", "weight-text"));
+    if (weight.curve) row.append(...spark(weight.curve, right - 62, y + 3, 60, 15));
     return row;
   }
 
-  function chip(made, x, y) {
-    const at = dom.svg("g", { class: `chip ${made.kind}`, transform: `translate(${x + made.x},${y})` });
-    const round = made.kind === "tap" ? look.CHIP / 2 : 3;
-    at.append(dom.svg("rect", { width: made.width, height: look.CHIP, rx: round }));
-    if (made.kind === "tap") at.append(dom.svg("circle", { cx: 9, cy: 8, r: 3 }));
-    at.append(text(made.kind === "tap" ? 16 : 6, 11.5, made.shown, "chip-text"));
-    return at;
+  function chip(made, left, y) {
+    const x = left + made.x;
+    const tap = made.kind === "tap";
+    const round = tap ? look.CHIP / 2 : 3;
+    return dom.svg("g", { class: `chip ${made.kind}` },
+      dom.svg("rect", { x, y, width: made.width, height: look.CHIP, rx: round }),
+      tap && dom.svg("circle", { cx: x + 9, cy: y + 8, r: 3 }),
+      text(x + (tap ? 16 : 6), y + 11.5, made.shown, "chip-text"));
   }
 
-  function box(element, place, weight) {
+  /** A folded box or a node. Nothing here has a transform: each would cost the browser a layer. */
+  function box(element, { x, y, width: w, height: h }, weight) {
     const made = look.of(element, weight);
-    const { width: w, height: h } = place;
     const group = dom.svg("g", {
-      class: "box", transform: `translate(${place.x},${place.y})`, ...named(element),
-      "aria-expanded": made.folds ? "false" : null,
+      class: "box", ...named(element), "aria-expanded": made.folds ? "false" : null,
     });
-    group.append(dom.svg("path", { class: "shape", d: look.outline(element.role, w, h) }));
+    group.append(dom.svg("path", { class: "shape", d: look.outline(element.role, x, y, w, h) }));
     if (element.role === "student") {
-      group.append(dom.svg("path", { class: "stripe", d: `M1.5,6V${h - 6}` }));
+      group.append(dom.svg("path", { class: "stripe", d: `M${x + 1.5},${y + 6}V${y + h - 6}` }));
     }
     if (element.role === "total") {
-      group.append(dom.svg("rect", { class: "inner", x: 3, y: 3, width: w - 6, height: h - 6, rx: 2 }));
+      group.append(dom.svg("rect", { class: "inner", x: x + 3, y: y + 3, width: w - 6, height: h - 6, rx: 2 }));
     }
-    const x = made.side;
-    group.append(letter(element, x - 2, 8), text(x + 20, 21, made.title, "title"));
-    if (made.folds) group.append(chevron(w - made.side - 14, 8, false));
-    let y = 25;
-    for (const line of made.lines) group.append(text(x, (y += look.LINE) - 3.5, line, "line"));
+    const left = x + made.side;
+    group.append(...letter(element, left - 2, y + 8), text(left + 20, y + 21, made.title, "title"));
+    if (made.folds) group.append(chevron(x + w - made.side - 14, y + 8, false));
+    let at = y + 25;
+    for (const line of made.lines) group.append(text(left, (at += look.LINE) - 3.5, line, "line"));
     if (made.weight) {
-      group.append(weightRow(element, weight, y + 2));
-      y += 24;
+      group.append(weightRow(element, weight, left, at + 2, x + w - made.side));
+      at += 24;
     }
-    for (const one of made.chips) group.append(chip(one, x, y + 4 + one.row * (look.CHIP + 3)));
+    for (const one of made.chips) group.append(chip(one, left, at + 4 + one.row * (look.CHIP + 3)));
     return group;
   }
 
-  function frame(element, place) {
-    return dom.svg("g", {
-      class: "frame", transform: `translate(${place.x},${place.y})`,
-      ...named(element), "aria-expanded": "true",
-    }, dom.svg("rect", { class: "shape", width: place.width, height: place.height, rx: 8 }));
+  function frame(element, { x, y, width, height }) {
+    return dom.svg("g", { class: "frame", ...named(element), "aria-expanded": "true" },
+      dom.svg("rect", { class: "shape", x, y, width, height, rx: 8 }));
   }
 
   /** The title of a frame, over the arrows that come in from above. */
-  function head(element, place) {
+  function head(element, { x, y, width: w }) {
     const { title, head: h } = look.frame(element);
-    const w = place.width;
     return dom.svg("g", {
       class: "head", "data-head": element.id, "data-role": element.role,
-      "data-faded": element.faded ? "1" : null, transform: `translate(${place.x},${place.y})`,
+      "data-faded": element.faded ? "1" : null,
     },
-    dom.svg("path", { class: "band", d: `M1,${h}V8a7,7 0 0 1 7,-7H${w - 8}a7,7 0 0 1 7,7V${h}Z` }),
-    dom.svg("path", { class: "rule", d: `M1,${h}H${w - 1}` }),
-    letter(element, 9, 6), text(32, 19, title, "frame-title"), chevron(w - 25, 6, true));
+    dom.svg("path", { class: "band", d: `M${x + 1},${y + h}V${y + 8}a7,7 0 0 1 7,-7H${x + w - 8}a7,7 0 0 1 7,7V${y + h}Z` }),
+    dom.svg("path", { class: "rule", d: `M${x + 1},${y + h}h${w - 2}` }),
+    letter(element, x + 9, y + 6), text(x + 32, y + 19, title, "frame-title"),
+    chevron(x + w - 25, y + 6, true));
   }
 
   /** Right angles with small round corners. */
@@ -177,5 +176,5 @@ const draw = (() => {
     return drawn;
   }
 
-  return { paint, curve, range };
+  return { paint, spark, range };
 })();

@@ -1,10 +1,10 @@
 /* The picture as a file of its own: SVG with its styles inside, and PNG made of that. */
 const exported = (() => {
   const STYLES = [
-    "fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
+    "fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
     "opacity", "font-family", "font-size", "font-weight", "text-anchor", "letter-spacing",
   ];
-  const PLAIN = new Set(["fill-opacity: 1", "stroke-dasharray: none", "opacity: 1", "letter-spacing: normal",
+  const PLAIN = new Set(["fill-opacity: 1", "stroke-opacity: 1", "stroke-dasharray: none", "opacity: 1", "letter-spacing: normal",
     "stroke-linecap: butt", "stroke-linejoin: miter", "stroke: none"]);
   const MARGIN = 20;
   const LARGEST = 8192; // pixels of a side that every browser can draw

@@ -2,6 +2,7 @@
 const input = (() => {
   const graph = dom.at("graph");
   const tip = dom.at("tip");
+  const cover = dom.at("cover"); // over the graph while it is dragged: nothing under the pointer changes
   const SLACK = 4; // pixels that a click may tremble
   const STEP = 80; // pixels an arrow key pans
 
@@ -22,14 +23,14 @@ const input = (() => {
       if (!down.moved && Math.hypot(dx, dy) < SLACK) return;
       if (!down.moved) graph.setPointerCapture(event.pointerId);
       Object.assign(down, { moved: true, x: event.clientX, y: event.clientY });
-      graph.classList.add("grabbed");
+      cover.hidden = false;
       tip.hidden = true;
       view.pan(dx, dy);
     });
     const up = (event) => {
       const clicked = down && !down.moved && event.type === "pointerup";
       down = null;
-      graph.classList.remove("grabbed");
+      cover.hidden = true;
       if (clicked) click(event, on);
     };
     graph.addEventListener("pointerup", up);
@@ -54,7 +55,7 @@ const input = (() => {
       const [id, line] = [idOf(event.target), arrowOf(event.target)];
       on.hover(id, line ? `${line.dataset.from}→${line.dataset.to}` : null);
       const text = id ? on.tip(id) : null;
-      tip.hidden = !text || graph.classList.contains("grabbed");
+      tip.hidden = !text || !cover.hidden;
       if (text) tip.textContent = text;
     });
     graph.addEventListener("pointermove", (event) => {

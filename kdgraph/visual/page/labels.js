@@ -38,9 +38,10 @@ const labels = (() => {
       if (taken.some((t) => meets(t, place))) return;
       if (!certain && solid.some((s) => meets(s, place))) return;
       taken.push(place);
-      made.push(dom.svg("g", { class: "label", "data-of": id, transform: `translate(${place.x},${place.y})` },
-        dom.svg("rect", { width, height: TALL, rx: 3 }),
-        dom.svg("text", { x: width / 2, y: 10.5, "text-anchor": "middle" }, words)));
+      const { x, y } = place;
+      made.push(dom.svg("g", { class: "label", "data-of": id },
+        dom.svg("rect", { x, y, width, height: TALL, rx: 3 }),
+        dom.svg("text", { x: x + width / 2, y: y + 10.5, "text-anchor": "middle" }, words)));
     };
     for (const id of first) put(id, true);
     if (all) {

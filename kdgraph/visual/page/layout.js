@@ -21,6 +21,12 @@ const layout = (() => {
     "elk.layered.nodePlacement.bk.fixedAlignment": "BALANCED",
   };
 
+  // Arrows as straight as may be; but each straight arrow from frame to frame moves the next one
+  // aside, and a long row of frames would run across the whole picture.
+  const STRAIGHT = { "elk.layered.nodePlacement.bk.fixedAlignment": "NONE" };
+  const CENTRED = { "elk.layered.nodePlacement.strategy": "SIMPLE" };
+  const MANY = 4;
+
   let engine = null;
 
   /** One worker for the life of the page; what it cannot do, the page does itself. */
@@ -87,12 +93,13 @@ const layout = (() => {
   /** An unfolded element. ELK turns the graph by a right angle, but not the least size. */
   function frame(element, children) {
     const { width, head } = look.frame(element);
+    const frames = children.filter((child) => child.children).length;
     return {
       id: element.id,
       layoutOptions: {
         "elk.padding": `[top=${head + 12},left=14,bottom=14,right=14]`,
         "elk.alignment": "TOP",
-        "elk.layered.nodePlacement.bk.fixedAlignment": "NONE", // of four, the one of fewest bends
+        ...(frames < MANY ? STRAIGHT : CENTRED),
         "elk.contentAlignment": "[H_CENTER, V_CENTER]",
         "elk.nodeSize.constraints": "MINIMUM_SIZE",
         "elk.nodeSize.minimum": `(${head + 20},${width})`,

@@ -11,7 +11,7 @@ const legend = (() => {
     const [w, h] = [30, 22];
     const made = dom.svg("svg", { width: 84, height: 26, viewBox: "-2 -2 84 26", "aria-hidden": "true" });
     const box = dom.svg("g", { class: "box", "data-role": name });
-    box.append(dom.svg("path", { class: "shape", d: look.outline(name, w, h) }));
+    box.append(dom.svg("path", { class: "shape", d: look.outline(name, 0, 0, w, h) }));
     if (name === "student") box.append(dom.svg("path", { class: "stripe", d: `M1.5,6V${h - 6}` }));
     if (name === "total") box.append(dom.svg("rect", { class: "inner", x: 3, y: 3, width: w - 6, height: h - 6, rx: 2 }));
     box.append(dom.svg("text", { class: "letter-text", x: w / 2, y: 15, "text-anchor": "middle" }, look.LETTERS[name]));

@@ -106,18 +106,19 @@ const look = (() => {
   }
 
   /** The outline of a role as path data. */
-  function outline(role, w, h) {
+  function outline(role, x, y, w, h) {
+    const [right, below] = [x + w, y + h];
     const rounded = (r, b = r) =>
-      `M${r},0H${w - r}a${r},${r} 0 0 1 ${r},${r}V${h - b}a${b},${b} 0 0 1 ${-b},${b}` +
-      `H${b}a${b},${b} 0 0 1 ${-b},${-b}V${r}a${r},${r} 0 0 1 ${r},${-r}Z`;
+      `M${x + r},${y}H${right - r}a${r},${r} 0 0 1 ${r},${r}V${below - b}a${b},${b} 0 0 1 ${-b},${b}` +
+      `H${x + b}a${b},${b} 0 0 1 ${-b},${-b}V${y + r}a${r},${r} 0 0 1 ${r},${-r}Z`;
+    const cut = (c, at) =>
+      `M${x + c},${y}H${right - c}L${right},${y + at}V${below - at}L${right - c},${below}` +
+      `H${x + c}L${x},${below - at}V${y + at}Z`;
     if (role === "batch" || role === "steer") return rounded(Math.min(15, h / 2));
-    if (role === "adapter") {
-      return `M8,0H${w - 8}L${w},8V${h - 8}L${w - 8},${h}H8L0,${h - 8}V8Z`;
-    }
-    if (role === "signal") return `M9,0H${w - 9}L${w},${h / 2}L${w - 9},${h}H9L0,${h / 2}Z`;
+    if (role === "adapter") return cut(8, 8);
+    if (role === "signal") return cut(9, h / 2);
     if (role === "loss") return rounded(4, Math.min(14, h / 2));
-    if (role === "total") return rounded(4);
-    return rounded(5);
+    return rounded(role === "total" ? 4 : 5);
   }
 
   return { FONTS, FAMILY, LETTERS, NAMES, PAD, LINE, CHIP, HEAD, of, frame, outline };

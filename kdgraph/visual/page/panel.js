@@ -92,7 +92,7 @@ const panel = (() => {
     if (!number) return null;
     return dom.html("div", { class: "weight-fact" }, heading("Weight"),
       terms([["now", weights.says(number), "weight"], ["written", number.words]]),
-      number.curve ? weights.spark(number) : null);
+      number.curve ? weights.large(number) : null);
   }
 
   function entry(element, leg) {

@@ -6,19 +6,24 @@ const view = (() => {
 
   const graph = dom.at("graph");
   const world = dom.at("world");
+  const canvas = dom.at("canvas"); // a layer of its own: to pan, the browser only shifts it
   const state = { x: 0, y: 0, scale: 1 };
   let drawn = { items: [] };
   let size = { width: 0, height: 0 };
+  let box = graph.getBoundingClientRect();
   let culled = null;
+  let drawnAt = null;
   let waiting = false;
   const listeners = [];
 
-  const area = () => graph.getBoundingClientRect();
+  const area = () => box;
 
   function apply() {
     waiting = false;
     const { x, y, scale } = state;
-    world.setAttribute("transform", `translate(${x},${y}) scale(${scale})`);
+    canvas.style.transform = `translate(${x}px,${y}px)`;
+    if (scale !== drawnAt) world.setAttribute("transform", `scale(${scale})`);
+    drawnAt = scale;
     graph.classList.toggle("far", scale < FAR);
     graph.classList.toggle("near", scale >= NEAR);
     cull();
@@ -34,11 +39,11 @@ const view = (() => {
   /** Shows what lies within a screen of the window; anew only when the window leaves that. */
   function cull() {
     const { x, y, scale } = state;
-    const { clientWidth: w, clientHeight: h } = graph;
+    const { width: w, height: h } = box;
     const seen = { x0: -x / scale, y0: -y / scale, x1: (w - x) / scale, y1: (h - y) / scale };
     const inside = culled && seen.x0 >= culled.x0 && seen.y0 >= culled.y0 &&
       seen.x1 <= culled.x1 && seen.y1 <= culled.y1;
-    if (inside && culled.scale / scale < 2) return;
+    if (inside && scale / culled.scale < 2) return;
     const [mx, my] = [(0.5 * w) / scale, (0.5 * h) / scale];
     culled = { x0: seen.x0 - mx, y0: seen.y0 - my, x1: seen.x1 + mx, y1: seen.y1 + my, scale };
     for (const item of drawn.items) {
@@ -110,6 +115,7 @@ const view = (() => {
 
   const onChange = (tell) => listeners.push(tell);
   new ResizeObserver(() => {
+    box = graph.getBoundingClientRect();
     culled = null;
     if (!waiting) requestAnimationFrame(apply);
     waiting = true;

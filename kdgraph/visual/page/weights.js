@@ -21,21 +21,18 @@ const weights = (() => {
     return `epoch ${say.number(share * leg.epochs)} of ${leg.epochs}`;
   }
 
-  /** Small, with a dot where training is. */
+  /** A curve of its own, with a dot where training is. */
   function spark(number, width, height) {
-    const at = dom.svg("svg", { class: "spark", width: width + 8, height: height + 8, viewBox: `-4 -4 ${width + 8} ${height + 8}`, "aria-hidden": "true" });
-    at.append(
-      dom.svg("path", { class: "axis", d: `M0,${height}H${width}` }),
-      dom.svg("path", { class: "curve", d: draw.curve(number.curve, width, height) }),
-      dom.svg("circle", { class: "now", r: 3 }),
-    );
-    return at;
+    const [w, h] = [width + 8, height + 8];
+    return dom.svg("svg", { class: "spark", width: w, height: h, "aria-hidden": "true" },
+      draw.spark(number.curve, 4, 4, width, height));
   }
 
-  function dot(spot, number, width, height) {
+  function dot(spot, number) {
+    const [x, y, w, h] = spot.dataset.at.split(" ").map(Number);
     const { low, span } = draw.range(number.curve);
-    spot.setAttribute("cx", (progress() / 100) * width);
-    spot.setAttribute("cy", height - ((number.curve[progress()] - low) / span) * height);
+    spot.setAttribute("cx", x + (progress() / 100) * w);
+    spot.setAttribute("cy", y + h - ((number.curve[progress()] - low) / span) * h);
   }
 
   function row(name, number, kind) {
@@ -67,7 +64,7 @@ const weights = (() => {
     slider.setAttribute("aria-valuetext", label.textContent);
     for (const { number, shown, curve } of rows) {
       shown.textContent = says(number);
-      if (curve) dot(curve.querySelector(".now"), number, 56, 16);
+      if (curve) dot(curve.querySelector(".now"), number);
     }
     onMove();
   }
@@ -81,7 +78,7 @@ const weights = (() => {
       if (!text) continue;
       text.textContent = `weight ${dom.shorten(says(number), look.FONTS.line, number.curve ? 60 : 150)}`;
       const spot = group.querySelector(".now");
-      if (spot) dot(spot, number, 60, 15);
+      if (spot) dot(spot, number);
       const idle = value(number) === 0;
       group.classList.toggle("idle", idle);
       for (const { arrow, group: line } of drawn.arrows.values()) {
@@ -91,9 +88,15 @@ const weights = (() => {
   }
 
   slider.addEventListener("input", move);
-  return { show, into, says, spark: (number) => {
+  /** A large curve, for the panel. */
+  function large(number) {
     const made = spark(number, 200, 44);
-    dot(made.querySelector(".now"), number, 200, 44);
+    dot(made.querySelector(".now"), number);
     return made;
-  }, whenMoved: (tell) => { onMove = tell; } };
+  }
+
+  const whenMoved = (tell) => {
+    onMove = tell;
+  };
+  return { show, into, says, large, whenMoved };
 })();
