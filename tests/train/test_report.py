@@ -175,10 +175,10 @@ def test_samples_follow_the_documented_rule(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     probe = Probe(["label"])
     due = [at for at in range(401) if probe.is_due("", 2) | probe.is_due("other", 4)]
-    assert due == [0, 100, 200, 300, 400]
+    assert due == [0, 64, 128, 192, 256, 320, 384]
     again = Probe(["label"])
     again.take_up(probe.state())
-    assert [at for at in range(401, 602) if again.is_due("", 2)] == [500, 600]
+    assert [at for at in range(401, 602) if again.is_due("", 2)] == [448, 512, 576]
 
 
 def same(one: Path, other: Path) -> bool:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from kdgraph.runtime.module import DistillModule, StepOutput
 
-EVERY = 50
-"""Batches between two samples for each edge of a stage: with three edges, every 150th is one.
+EVERY = 32
+"""Batches between two samples for each edge of a stage: with three edges, every 96th is one.
 
 A sample is one backward pass of the student for each edge. Such a pass takes at most about two
-thirds of a step, so that samples take less than two thirds of a 50th of the training.
+thirds of a step, so that samples take about two thirds of a 32nd of the training, and less with a
+teacher in the step.
 """
 
 Gradient = Sequence[Tensor | None]

@@ -88,14 +88,16 @@
   }
 
   /** A card with lines; null where there is nothing to draw. */
-  function plot(title, hint, lines, { stepped = false, range = null, marks = [] } = {}) {
+  function plot(title, hint, lines, { stepped = false, range = null, marks = [], sizes = false } = {}) {
     lines = lines.filter(Boolean);
     if (!lines.length) return null;
     const place = make("div", { class: "plot" });
     const values = lines.flatMap((line) => line.y).filter((value) => value !== null);
-    const small = values.reduce((a, b) => Math.min(a, b), Infinity);
-    const large = values.reduce((a, b) => Math.max(a, b), -Infinity);
-    const log = !range && small > 0 && large / small > 50;
+    const small = values.reduce((a, b) => (b > 0 ? Math.min(a, b) : a), Infinity);
+    const large = values.reduce((a, b) => Math.max(a, b), 0);
+    // what is exactly 0 has no place there: a gap says that an edge is off
+    const log = sizes && values.every((value) => value >= 0) && large / small > 50;
+    if (log) lines = lines.map((line) => ({ ...line, y: line.y.map((value) => value || null) }));
     const style = getComputedStyle(root);
     const colour = (name) => style.getPropertyValue(name).trim();
     const probe = make("span", { style: "color: var(--soft); background: var(--line)" });
@@ -228,7 +230,7 @@
     const names = (start) => [...new Set(runs.flatMap((run) => family(run, start)))];
     const lines = (name) => runs.map((run) => curve(run, name, styleOf(run)));
     const cards = names("val/").map((name) => plot(name, "on the validation data", lines(`val/${name}`)));
-    cards.push(plot("total loss", "weighted; mean of each epoch", lines("epoch/loss")));
+    cards.push(plot("total loss", "weighted; mean of each epoch", lines("epoch/loss"), { sizes: true }));
     for (const name of names("agreement/"))
       cards.push(plot(`agreement with ${name}`, "share of the validation data given the same class", lines(`agreement/${name}`)));
     if (!cards.some(Boolean)) return section("Runs", "No epoch is done yet.");
@@ -251,14 +253,15 @@
     const rates = Object.keys(run.curves).filter((name) => name === "lr" || name.startsWith("lr/"));
     const own = report.edges.length && run.label_edges?.length ? ` of ${run.label_edges.join(", ")}` : "";
     const how = { marks: marksOf(run) };
+    const sized = { ...how, sizes: true };
     const cards = [
-      plot("edges, weighted", "each edge's part of the total, at logged steps", each("weighted/"), how),
-      plot("edges, as they are", "unweighted, at logged steps", each("loss/"), how),
-      plot("edges, mean of an epoch", "unweighted", each("epoch/loss/"), how),
-      plot("weights", "of the edges; those that a signal gives are not known", each("weight/"), { ...how, stepped: false }),
+      plot("edges, weighted", "each edge's part of the total, at logged steps", each("weighted/"), sized),
+      plot("edges, as they are", "unweighted, at logged steps", each("loss/"), sized),
+      plot("edges, mean of an epoch", "unweighted", each("epoch/loss/"), sized),
+      plot("weights", "of the edges; those that a signal gives are not known", each("weight/"), how),
       plot("steered numbers", "schedules beside the weights", rest("steered/"), how),
-      plot("learning rate", rates.length > 1 ? "of each group of parameters" : "", rates.map((name, at) => curve(run, name, look(name, at))), how),
-      plot("gradient norm", "of each edge, unweighted, on the student's parameters; sampled", each("grad_norm/"), how),
+      plot("learning rate", rates.length > 1 ? "of each group of parameters" : "", rates.map((name, at) => curve(run, name, look(name, at))), sized),
+      plot("gradient norm", "of each edge, unweighted, on the student's parameters; sampled", each("grad_norm/"), sized),
       plot("gradient against the labels'", `cosine with the gradient${own}; sampled`, each("grad_cosine/"), { ...how, range: [-1.05, 1.05] }),
       plot("widths", "of layers that actions changed", rest("width/"), { ...how, stepped: true }),
     ];
