@@ -140,11 +140,23 @@ def _resized(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, r
 
 def _reduced(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:
     """A mean over positions sees all of them; one over channels sees no more than before."""
-    given = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else range(value.dim())
-    given = given or range(value.dim())
-    sizes = [value.shape[d] for d in given if value.dim() and d % value.dim() != 0]
-    own = {axis.length for axis in field.axes} | {field.positions, field.positions + 1}
-    return field.whole if own.intersection(sizes) - {1} else field
+    given = args[1] if len(args) > 1 else None
+    dims = [given] if isinstance(given, int) else given
+    if not isinstance(dims, list | tuple) or not dims:
+        dims = range(value.dim())
+    over = {d % value.dim() for d in dims if value.dim() and value.shape[d] > 1}
+    return field.whole if over & _positions(value, field) else field
+
+
+def _positions(value: Tensor, field: Field) -> set[int]:
+    """The dimensions of a tensor that hold positions: of maps, channels last or not, and tokens."""
+    lengths, count = tuple(axis.length for axis in field.axes), len(field.axes)
+    if tuple(value.shape[-count:]) == lengths and value.dim() > count:
+        return set(range(value.dim() - count, value.dim()))
+    if tuple(value.shape[1 : 1 + count]) == lengths:
+        return set(range(1, 1 + count))
+    sizes = {*lengths, field.positions, field.positions + 1}  # with a class token
+    return {d for d in range(1, value.dim()) if value.shape[d] in sizes}
 
 
 def _linear(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:

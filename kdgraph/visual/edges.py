@@ -76,7 +76,7 @@ def _why(report: Report, name: str, edge: LossEntry) -> str:
         return "; ".join(said)
     if any(edge.use in kernel.losses for _, kernel in KERNELS.items()):
         return "another pass computes it"
-    return f"there is none for {edge.use}"
+    return f"none computes {edge.use} by itself"
 
 
 def _said(report: Report, name: str, what: str, *passes: str) -> list[str]:

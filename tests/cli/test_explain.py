@@ -43,6 +43,15 @@ def test_every_key_is_documented(run: Run, digits: Path) -> None:
     assert set(facts["book"]) <= set(re.findall(r"`(\w+)`", page))
 
 
+def test_warnings_are_listed(run: Run) -> None:
+    lines = run("list", "advice").stdout.splitlines()
+    assert len(lines) == len(ADVICE.names())
+    assert any(re.match(r"depth +KD601  Depth: ", line) for line in lines)
+    assert "effective one, over the size" in run("list", "advice", "depth").stdout
+    found = {e["name"]: e for e in json.loads(run("list", "advice", "--format", "json").stdout)}
+    assert found["tau"]["code"] == "KD602"
+
+
 def test_every_warning_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text()
     for name, advice in ADVICE.items():
@@ -55,11 +64,26 @@ def test_edges_have_shapes_adapter_weight_and_a_reason(run: Run, digits: Path) -
     assert hint["reads"]["student"] == {"from": "mid.student", "shape": ["B", 16, 4, 4]}
     assert hint["adapter"] == {"mid": "conv1x1"}
     assert hint["weight"] == "linear 1 to 0"
-    assert (hint["kernel"], hint["kernel_why"]) == (None, "there is none for hint")
+    assert (hint["kernel"], hint["kernel_why"]) == (None, "none computes hint by itself")
     text = run("explain", digits).stdout
     assert "through conv1x1" in text
     assert "student: mid.student [B, 16, 4, 4]" in text
-    assert "no kernel: there is none for hint" in text
+    assert "no kernel: none computes hint by itself" in text
+
+
+def test_kernels_that_compute_an_edge(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # kernels are chosen without a GPU, too
+    edges = facts_of(run, digits)["edges"]
+    assert {name: edge["kernel"] for name, edge in edges.items()} == {
+        "label": "softmax_rows", "soft": "softmax_rows", "hint": None,
+    }  # fmt: skip
+    assert "both at once on CUDA" in edges["soft"]["kernel_why"]
+    assert edges["soft"]["kernel_why"].endswith("(with label)")
+    alone = facts_of(run, digits, "--set", "losses.label=null")["edges"]["soft"]
+    assert alone["kernel"] == "softmax_rows"
+    assert alone["kernel_why"] == "softmax_rows on CUDA, its reference elsewhere"
 
 
 def test_a_pass_that_was_left_out_is_the_reason(run: Run, digits: Path) -> None:

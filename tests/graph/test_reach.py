@@ -106,6 +106,23 @@ def test_the_field_of_tokens(last: nn.Module, field: float) -> None:
     assert found.field == pytest.approx(field)
 
 
+class Reduced(nn.Module):
+    """A mean over some dimensions."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dims)
+
+
+@pytest.mark.parametrize(("dims", "field"), [((1,), 3 / 8), ((2, 3), 1), ((3,), 1), ((-3,), 3 / 8)])
+def test_a_mean_over_channels_sees_no_more(dims: tuple[int, ...], field: float) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Reduced(*dims))  # as many as there are rows
+    assert of_taps(net, {"out": "1"}, ["B", 3, 8, 8])["student.out"].field == field
+
+
 def test_mixing_over_tokens_sees_all() -> None:
     class Mixed(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from kdgraph.graph.reach import Reach
 from kdgraph.spec.types import SIDES
 from kdgraph.visual.advice.base import Say, Sight, register_advice
 
-_APART = 0.4  # stages of one number lie up to 0.32 apart: layer2 of ResNet-101 and of ResNet-18
-_TIMES = 5.0  # and up to 4.1 times: the fourth stage of VGG-16 and of EfficientNet-B0
+_APART = 0.4  # stages of one number lie up to 0.31 apart: layer2 of ResNet-101 and of ResNet-18
+_TIMES = 5.0  # 4.1 times between features.23 of VGG-16 and blocks.5 of EfficientNet-B0
 _END = 0.95  # outputs: nothing else could be paired
 
 
