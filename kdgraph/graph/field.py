@@ -99,13 +99,14 @@ def after(
         rule = _linear
     if rule is not None:
         return rule(args, value, result, field, rows)
-    if "attention" in name or (name in ("bmm", "baddbmm") and len(read) > 1):
-        return _attention(result.shape[-2] if result.dim() > 1 else 1, field)
+    product = name in ("bmm", "baddbmm") and len(read) > 1
+    if "attention" in name or (product and not _weighs(args[-2], result)):
+        return _attention(result.shape[-2], field)
     if name.startswith(_RECURRENT):
         return field.whole
     # a gate is one number for many, broadcast; it is made of all the input, but only scales
-    full = [f for t, f in read if t.numel() >= result.numel()] or [f for _, f in read]
-    return max(full, key=lambda f: f.share)
+    full = [f for t, f in read if product or t.numel() >= result.numel()]
+    return max(full or [f for _, f in read], key=lambda f: f.share)
 
 
 _RECURRENT = ("lstm", "gru", "rnn", "mkldnn_rnn", "_fft")
@@ -166,6 +167,12 @@ def _linear(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, ro
     calls, rest = divmod(value.shape[0], rows)  # calls of one network run as one
     alone = value.dim() == 2 and not rest and calls < min(field.positions, 5)
     return field.whole if many and (alone or inside) else field
+
+
+def _weighs(scores: Tensor, result: Tensor) -> bool:
+    """Whether a product only applies scores, [L, L], that were counted when they were made."""
+    square = [x.shape[-1] == x.shape[-2] for x in (scores, result)]
+    return square == [True, False]
 
 
 def _attention(length: int, field: Field) -> Field:

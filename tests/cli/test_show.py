@@ -65,6 +65,8 @@ def test_explain_of_a_model_whose_cost_is_not_known(
     result = run("explain", path, "--trust", "asks_for_values")
     assert result.exit_code == 0, result.stderr
     assert "cost not known: %" in result.stdout
+    assert "depth of taps not known: %" in result.stdout
+    assert "losses at the start not known: " in result.stdout
     assert "cost of a step" not in result.stdout
 
 

@@ -78,14 +78,16 @@ class Gated(nn.Module):
 class Attention(nn.Module):
     """Tokens [B, L, D] that look at each other, in windows or all at all."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, whole: bool = True) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.whole = window, whole
 
     def forward(self, x: Tensor) -> Tensor:
         B, L, D = x.shape
         x = x.reshape(B * L // self.window, self.window, D)
-        return F.scaled_dot_product_attention(x, x, x).reshape(B, L, D)
+        if self.whole:
+            return F.scaled_dot_product_attention(x, x, x).reshape(B, L, D)
+        return ((x @ x.mT).softmax(-1) @ x).reshape(B, L, D)
 
 
 def patches() -> nn.Module:
@@ -98,7 +100,13 @@ def patches() -> nn.Module:
 
 @pytest.mark.parametrize(
     ("last", "field"),
-    [(nn.Identity(), 0.25), (nn.Linear(8, 8), 0.25), (Attention(16), 1), (Attention(4), 0.5)],
+    [
+        (nn.Identity(), 0.25),
+        (nn.Linear(8, 8), 0.25),
+        (Attention(16), 1),
+        (Attention(4), 0.5),
+        (Attention(4, whole=False), 0.5),
+    ],
 )
 def test_the_field_of_tokens(last: nn.Module, field: float) -> None:
     net = nn.Sequential(patches(), last)
