@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book methods constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book bench-page screenshots methods constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ bench-kernels: $(FULL) ## the kernels, on a GPU; writes benchmarks/results/
 bench-book: $(FULL) ## a book beside a live teacher and a cache of files; writes benchmarks/results/
 	$(ALONE) $(BIN)/python benchmarks/book.py --output benchmarks/results
 	$(BIN)/python benchmarks/books_page.py
+
+bench-page: $(FULL) ## the page of a large graph in Chromium; writes benchmarks/results/
+	$(ALONE) $(BIN)/python benchmarks/page_speed.py --output benchmarks/results
+
+screenshots: $(FULL) ## pictures of the page of a graph; writes docs/images/
+	$(BIN)/python benchmarks/screenshots.py
 
 methods: $(FULL) ## train every method over 3 seeds; writes docs/methods/results.md
 	$(BIN)/python benchmarks/run_methods.py

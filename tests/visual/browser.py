@@ -37,10 +37,24 @@ class Browser:
         self.shown += 1
         page = self.folder / f"{self.shown}.html"
         page.write_text(html(scene, **options), encoding="utf-8")
+        self.visit(page)
+
+    def visit(self, page: Path) -> None:
+        """Shows a page and waits until it is laid out."""
         self.log()  # what the page before has left
         self.requests()
         self.driver.get(page.as_uri())
         self.wait()
+
+    def resize(self, width: int, height: int, sharpness: float = 1) -> None:
+        """The size of the window's inside, and the pixels of a picture for each of it."""
+        size = {"width": width, "height": height, "deviceScaleFactor": sharpness, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def settle(self) -> None:
+        """Until what was asked for is painted."""
+        frame = "const done = arguments[0], next = requestAnimationFrame; next(() => next(done))"
+        self.driver.execute_async_script(frame)
 
     def scheme(self, name: str) -> None:
         """What the reader's system prefers: ``light`` or ``dark``."""
@@ -76,6 +90,11 @@ class Browser:
 
         ActionChains(self.driver, duration=0).move_to_element(self.find(selector)).click().perform()
         self.wait()
+
+    def leave(self) -> None:
+        """Takes the mouse off the page's parts."""
+        place = {"type": "mouseMoved", "x": 1, "y": 1}
+        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
 
     def press(self, keys: str, selector: str | None = None) -> None:
         """Keys to an element, by default to what has the focus."""

@@ -4,6 +4,7 @@ const input = (() => {
   const tip = dom.at("tip");
   const cover = dom.at("cover"); // over the graph while it is dragged: nothing under the pointer changes
   const SLACK = 4; // pixels that a click may tremble
+  const WAIT = 400; // milliseconds until a tip shows
   const STEP = 80; // pixels an arrow key pans
 
   const idOf = (target) => {
@@ -50,21 +51,31 @@ const input = (() => {
     else on.select(null);
   }
 
+  let at = { clientX: 0, clientY: 0 };
+
+  function show(text) {
+    tip.hidden = !cover.hidden;
+    tip.textContent = text;
+    const { offsetWidth: w, offsetHeight: h } = tip;
+    const below = at.clientY + 18;
+    tip.style.left = `${Math.max(4, Math.min(at.clientX + 14, innerWidth - w - 8))}px`;
+    tip.style.top = `${below + h > innerHeight ? at.clientY - h - 10 : below}px`;
+  }
+
   function hover(on) {
+    let waiting = 0;
     graph.addEventListener("pointerover", (event) => {
       const [id, line] = [idOf(event.target), arrowOf(event.target)];
       on.hover(id, line ? `${line.dataset.from}→${line.dataset.to}` : null);
-      const text = id ? on.tip(id) : null;
-      tip.hidden = !text || !cover.hidden;
-      if (text) tip.textContent = text;
+      clearTimeout(waiting);
+      tip.hidden = true;
+      if (id) waiting = setTimeout(() => show(on.tip(id)), WAIT);
     });
     graph.addEventListener("pointermove", (event) => {
-      if (tip.hidden) return;
-      const { offsetWidth: w, offsetHeight: h } = tip;
-      tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - w - 8))}px`;
-      tip.style.top = `${event.clientY + 18 + h > innerHeight ? event.clientY - h - 10 : event.clientY + 18}px`;
+      at = event;
     });
     graph.addEventListener("pointerleave", () => {
+      clearTimeout(waiting);
       tip.hidden = true;
       on.hover(null, null);
     });

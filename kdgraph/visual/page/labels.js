@@ -2,18 +2,19 @@
 const labels = (() => {
   const TALL = 14;
 
-  /** On the longest stretch between two bends, at its middle. */
-  function spot(points, wide) {
-    let best = null;
-    for (let i = 1; i < points.length; i += 1) {
-      const [a, b] = [points[i - 1], points[i]];
-      const length = Math.hypot(b.x - a.x, b.y - a.y) * (a.x === b.x ? 1 : 0.6);
-      if (!best || length > best.length) best = { a, b, length };
+  /** Places for a label, the best first: on long stretches between two bends. */
+  function* spots(points, width) {
+    const stretches = points.slice(1).map((b, i) => {
+      const a = points[i];
+      return { a, b, length: Math.hypot(b.x - a.x, b.y - a.y) * (a.x === b.x ? 1 : 0.6) };
+    });
+    stretches.sort((one, other) => other.length - one.length);
+    for (const { a, b } of stretches.slice(0, 4)) {
+      for (const share of [0.5, 0.3, 0.7, 0.15, 0.85]) {
+        const [x, y] = [a.x + share * (b.x - a.x), a.y + share * (b.y - a.y)];
+        yield { x: x - width / 2, y: y - TALL / 2, width, height: TALL };
+      }
     }
-    const { a, b } = best;
-    const y = Math.min(a.y + 80 * Math.sign(b.y - a.y), (a.y + b.y) / 2);
-    const middle = Math.abs(b.y - a.y) > 240 ? y : (a.y + b.y) / 2;
-    return { x: (a.x + b.x) / 2 - wide / 2, y: middle - TALL / 2 };
   }
 
   const meets = (a, b) =>
@@ -27,16 +28,20 @@ const labels = (() => {
   /** Puts labels where they hide neither each other nor a box; `first` come first. */
   function show(drawn, first, all) {
     const taken = [];
-    const solid = [...drawn.byId.values()].filter((d) => !d.group.classList.contains("frame")).map((d) => d.place);
+    const solid = [...drawn.byId.values()]
+      .filter(({ group }) => group.classList.contains("box") && group.style.display !== "none")
+      .map(({ place }) => place);
     const made = [];
     const put = (id, certain) => {
       const { arrow, points } = drawn.arrows.get(id) ?? {};
       const words = arrow && text(arrow);
       if (!words) return;
       const width = dom.width(words, look.FONTS.chip) + 8;
-      const place = { ...spot(points, width), width, height: TALL };
-      if (taken.some((t) => meets(t, place))) return;
-      if (!certain && solid.some((s) => meets(s, place))) return;
+      const places = [...spots(points, width)];
+      const clear = (place) => !taken.some((t) => meets(t, place));
+      const free = (place) => clear(place) && !solid.some((s) => meets(s, place));
+      const place = places.find(free) ?? (certain && places.find(clear));
+      if (!place) return;
       taken.push(place);
       const { x, y } = place;
       made.push(dom.svg("g", { class: "label", "data-of": id },

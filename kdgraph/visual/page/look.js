@@ -87,7 +87,7 @@ const look = (() => {
     const folds = element.children.length > 0;
     const head = 22 + dom.width(title, FONTS.title) + (folds ? 24 : 0);
     const widths = [head, ...lines.map((l) => dom.width(l, FONTS.line))];
-    widths.push(...made.map((chip) => chip.x + chip.width), weight ? 132 : 0);
+    widths.push(...made.map((chip) => chip.x + chip.width), weight?.curve ? 144 : 0, weight ? 96 : 0);
     const rows = made.length ? made.at(-1).row + 1 : 0;
     const height =
       9 + 16 + lines.length * LINE + (rows ? 4 + rows * (CHIP + 3) : 0) + (weight ? 24 : 0) + 7;

@@ -132,9 +132,8 @@
 
   function tip(id) {
     const { element } = drawn.byId.get(id);
-    const lines = [element.title, ...(element.title === element.path ? [] : [element.path]), ...element.lines];
-    if (element.why) lines.push(element.why);
-    return lines.filter(Boolean).join("\n");
+    const lines = [element.title || element.id, element.path, ...element.lines, element.why];
+    return [...new Set(lines.filter(Boolean))].join("\n");
   }
 
   /** Moves the focus to the next box in the order of the data; false at the end. */

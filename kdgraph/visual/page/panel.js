@@ -190,7 +190,11 @@ const panel = (() => {
     const moved = (s) => s.bytes_forward + s.bytes_backward;
     const owners = Object.entries(cost.owners).filter(([n, s]) => n !== "total" && whole(s));
     const held = Object.entries(cost.memory).filter(([, size]) => size);
-    const saved = (name, unit, old, now) => [name, unit(old), unit(now), old ? `${now > old ? "+" : "−"}${Math.round(Math.abs(100 * (now - old) / old))} %` : ""];
+    const change = (old, now) => {
+      const percent = old ? Math.round((100 * (now - old)) / old) : 0;
+      return `${percent > 0 ? "+" : percent < 0 ? "−" : ""}${Math.abs(percent)} %`;
+    };
+    const saved = (name, unit, old, now) => [name, unit(old), unit(now), change(old, now)];
     return [
       heading(`FLOP of a step${cost.batch ? `, batch of ${say.count(cost.batch)}` : ""}`),
       table(["part", "forward", "backward", "share"], [
@@ -212,20 +216,23 @@ const panel = (() => {
     ];
   }
 
-  /** What the step did and what it declined. */
+  /** What the step did and what it declined; behind the last, what all other passes say. */
   function step(leg, index) {
     const found = leg.steps[index];
     const last = index === leg.steps.length - 1;
     const lines = (one) => [bullets(one.did, "did"), bullets(one.declined, "declined")];
-    const idle = last ? leg.passes.filter((p) => !leg.steps.some((s) => s.title === p.name) && (p.did.length || p.declined.length)) : [];
-    const nothing = !found.did.length && !found.declined.length && !idle.length;
+    const shown = new Set(leg.steps.map((s) => s.title));
+    const rest = leg.passes.filter((p) => !shown.has(p.name) && (p.did.length || p.declined.length));
+    const more = last ? rest.map((p) => dom.html("details", {},
+      isolated("summary", {}, p.did.length ? p.name : `${p.name}: declined`), lines(p))) : [];
+    const quiet = index ? "Nothing is noted of this step." : "The graph as the spec says it, before optional passes.";
     about.replaceChildren(...[
       dom.html("p", { class: "where" }, `Step ${index + 1} of ${leg.steps.length}`),
       isolated("h3", {}, found.title),
       ...lines(found),
-      nothing && !last ? dom.html("p", { class: "said" }, index ? "This step notes nothing." : "The graph as the spec says it, before any pass.") : null,
-      nothing && last ? dom.html("p", { class: "said" }, "The graph that runs.") : null,
-      ...idle.map((p) => dom.html("details", {}, isolated("summary", {}, `${p.name}: no change`), ...lines(p).filter(Boolean))),
+      found.did.length || found.declined.length ? null : dom.html("p", { class: "said" }, quiet),
+      more.length && leg.steps.length > 1 ? dom.html("p", { class: "where" }, "Other passes") : null,
+      ...more,
     ].filter(Boolean));
   }
 

@@ -21,7 +21,8 @@ const view = (() => {
   function apply() {
     waiting = false;
     const { x, y, scale } = state;
-    canvas.style.transform = `translate(${x}px,${y}px)`;
+    // whole pixels keep text sharp
+    canvas.style.transform = `translate(${Math.round(x)}px,${Math.round(y)}px)`;
     if (scale !== drawnAt) world.setAttribute("transform", `scale(${scale})`);
     drawnAt = scale;
     graph.classList.toggle("far", scale < FAR);
