@@ -54,8 +54,11 @@ class _Tempered:
 
 def _twice(sight: Sight, edge: Any, sides: tuple[str, ...]) -> str | None:
     """The side that holds probabilities though the loss takes logits."""
+    signals: dict[str, Any] = sight.spec.signals
     for side in sides:
-        signal = sight.spec.signals.get(getattr(edge, side))
+        signal = signals.get(getattr(edge, side))
+        while signal is not None and signal.use == "detach":
+            signal = signals.get(signal.of)
         if edge.teaches_as == "logits" and getattr(signal, "gives", None) == "probabilities":
             return side
     return None

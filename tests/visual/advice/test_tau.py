@@ -30,6 +30,13 @@ def test_a_softmax_of_a_softmax(say: Any) -> None:
     assert "makes probabilities of them at tau 4, but 'target' holds probabilities" in found.message
 
 
+def test_a_detached_softmax_is_one_too(say: Any) -> None:
+    rest = chain("soft_target", "teacher: again", 4)
+    rest = rest.replace("{use: logits, of: target, tau: 1}", "{use: detach, of: target}")
+    (found,) = say("tau", rest)
+    assert "but 'again' holds probabilities" in found.message
+
+
 def test_a_target_that_is_tempered_twice(say: Any) -> None:
     (found,) = say("tau", chain("soft_target", "teacher: again", 4))
     assert found.message == "'soft' has tau 4 on the student's side and 16 on the teacher's"
