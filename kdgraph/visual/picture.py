@@ -256,8 +256,8 @@ class _Fold:
             for model in self.spec.networks:
                 rows = parted(record.before, model)
                 nodes = [n for n in gone if owner_of(n) == model and n.op != "get_attr"]
-                # a part of a tuple that is not taken is no work left out
-                idle = (apart, operator.getitem)
+                # a name that nothing asks for, or a part of a tuple, is no work left out
+                idle = (tap, apart, operator.getitem)
                 nodes = [n for n in nodes if n not in rows and n.target not in idle]
                 if not nodes:
                     continue

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.runtime.report import Report
-from kdgraph.visual import picture
+from kdgraph.visual import picture, scene
 from kdgraph.visual.words import path_words
 
 
@@ -51,6 +51,31 @@ def test_a_part_of_a_tuple_is_not_work_that_is_cut() -> None:
     step = kdgraph.compile(spec, models={"teacher": Recurrent(), "student": Recurrent()})
     cut = [(b.title, b.lines[0]) for b in picture(step.report).boxes if b.faded]
     assert cut == [("forward", "2 operations")]
+
+
+def test_a_tap_that_nothing_reads_is_not_work_that_is_cut(text: str) -> None:
+    idle = text.replace("taps: {mid: layer2}", "taps: {mid: layer2, early: layer1}")
+    report = kdgraph.plan(idle)
+    cut = [(b.title, b.lines[0]) for b in picture(report).boxes if b.faded]
+    assert cut == [("layer3 ... fc", "4 operations")]
+    (leg,) = scene([report])["legs"]
+    assert [b["title"] for b in leg["steps"][-1]["boxes"] if b["faded"]] == ["layer3 ... fc"]
+
+
+def test_a_tap_alone_is_no_box() -> None:
+    spec = {
+        "kdgraph": 1,
+        "name": "whole",
+        "batch": {"x": {"shape": ["B", 3, 16, 16]}},
+        "models": {
+            "teacher": {"source": "cifar/resnet8", "taps": {"early": "layer1", "out": "output"}},
+            "student": {"source": "cifar/resnet8", "taps": {"out": "output"}},
+        },
+        "losses": {"hint": {"use": "hint", "student": "student.out", "teacher": "teacher.out"}},
+    }
+    report = kdgraph.plan(spec)
+    assert not [b for b in picture(report).boxes if b.faded]
+    assert scene([report])["legs"]
 
 
 def test_parts_say_what_they_are(report: Report) -> None:
