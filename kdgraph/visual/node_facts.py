@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx
@@ -16,13 +16,13 @@ from kdgraph.spec.language import Spec
 from kdgraph.visual.words import lettered
 
 
-def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dict[str, Any]:
+def node_facts(node: fx.Node, graph: DistillGraph, cost: Cost | None) -> dict[str, Any]:
     """What a picture tells of a node.
 
     Args:
         node: of ``graph``.
         graph: of which its modules are.
-        costs: of steps; the first that holds a node of that name tells what it costs.
+        cost: of a step of that graph, if it is known.
 
     Returns:
         ``within`` is the node of the compiled graph that it is a part of. ``inputs`` are the
@@ -33,8 +33,7 @@ def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dic
     spec = graph.spec
     shape = shape_of(node)
     path = str(node.meta.get("kd_path", ""))
-    found = next((c for c in costs if node.name in c.nodes), None)
-    cost = found.nodes[node.name] if found else None
+    own = cost.nodes.get(node.name) if cost else None
     kind = _kind(node, graph)
     span = node.meta.get("kd_span")
     return {
@@ -49,11 +48,11 @@ def node_facts(node: fx.Node, graph: DistillGraph, costs: Sequence[Cost]) -> dic
         "owner": owner_of(node),
         "inputs": list(dict.fromkeys(_read(node))),
         "shape": None if shape is None else lettered(shape, spec),
-        "dtype": _dtype(node, spec, found),
+        "dtype": _dtype(node, spec, cost),
         "parameters": sum({id(w): w.numel() for w in weights(graph, node)}.values()),
-        "flops": [cost.flops_forward, cost.flops_backward] if cost else None,
-        "bytes": [cost.bytes_forward, cost.bytes_backward] if cost else None,
-        "kept": cost.kept_bytes if cost else None,
+        "flops": [own.flops_forward, own.flops_backward] if own else None,
+        "bytes": [own.bytes_forward, own.bytes_backward] if own else None,
+        "kept": own.kept_bytes if own else None,
         "span": str(span) if span is not None else None,
     }
 

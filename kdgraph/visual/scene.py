@@ -65,7 +65,7 @@ class _Leg:
         self.changed = [r for r in optional if str(r.before) != str(r.after)]
         opener = Opener()
         self.opened = {r.name: opener.open(r.after) for r in (self.written, *self.changed)}
-        self.costs: list[Cost] = []  # of the step as compiled and as written
+        self.costs: dict[DistillGraph, Cost] = {}  # of each of those, where it is known
 
     def data(self) -> dict[str, Any]:
         spec = self.spec
@@ -99,14 +99,12 @@ class _Leg:
     def _costs(self) -> dict[str, Any]:
         rows, origin = batch_rows(self.spec)
         facts: dict[str, Any] = {"batch": rows, "batch_from": origin}
-        last = (self.changed or [self.written])[-1]
         try:
-            self.costs = [
-                cost(self.opened[r.name], rows) for r in dict.fromkeys((last, self.written))
-            ]
+            costs = {graph: cost(graph, rows) for graph in self.opened.values()}
         except CannotRun as reason:
             return {**facts, "unknown": str(reason)}
-        return {**facts, **cost_facts(self.spec, self.costs[0], self.costs[-1])}
+        self.costs, known = costs, list(costs.values())
+        return {**facts, **cost_facts(self.spec, known[-1], known[0])}
 
     def _step(self, record: Record | None) -> dict[str, Any]:
         """The graph behind a pass; of None as it is written."""
@@ -160,7 +158,7 @@ class _Leg:
         }
 
     def _number_of(self, node: fx.Node, graph: DistillGraph) -> int:
-        facts = node_facts(node, graph, self.costs)
+        facts = node_facts(node, graph, self.costs.get(graph))
         facts["history"] = self.history.of(node.meta.get("kd_within", node.name))
         number = self.number.setdefault(repr(facts), len(self.pool))
         if number == len(self.pool):

@@ -55,6 +55,22 @@ def test_costs_are_those_of_the_manifest(report: Report, drawn: dict[str, Any]) 
     assert drawn["legs"][0]["cost"] == cost
 
 
+def test_each_step_costs_what_its_own_nodes_cost(drawn: dict[str, Any]) -> None:
+    (leg,) = drawn["legs"]
+    found = []
+    for step in leg["steps"]:
+        boxes = [b for b in step["boxes"] if not b["faded"]]
+        shown = [leg["nodes"][n] for b in boxes for n in numbers(b["items"])]
+        costs = [(*n["flops"], *n["bytes"], n["kept"]) for n in shown if n["flops"]]
+        found.append([sum(column) for column in zip(*costs, strict=True)])
+    told = [leg["cost"]["before_passes"]["total"], leg["cost"]["total"]]
+    keys = ("flops_forward", "flops_backward", "bytes_forward", "bytes_backward", "kept_bytes")
+    assert [found[0], found[-1]] == [[total[key] for key in keys] for total in told]
+    titles = [step["title"] for step in leg["steps"]]
+    backwards = {title: row[1] for title, row in zip(titles, found, strict=True)}
+    assert backwards["freeze"] > backwards["rewrite_losses"]  # what a pass saves shows behind it
+
+
 def test_an_edge_says_how_it_is_computed(report: Report, drawn: dict[str, Any]) -> None:
     losses = drawn["legs"][0]["losses"]
     assert losses["hint"]["adapter"] == {"mid": "conv1x1"}
@@ -155,6 +171,23 @@ def test_a_module_opens_down_to_its_operations(drawn: dict[str, Any]) -> None:
     assert [n["kind"] for n in inside][:3] == ["Conv2d", "BatchNorm2d", "ReLU"]
     assert all(n["path"].startswith("layer2.0") for n in inside)
     assert len({n["within"] for n in inside}) == 1
+
+
+def test_what_only_assertions_ask_is_not_shown() -> None:
+    spec = """
+kdgraph: 1
+name: tokens
+batch: {image: {shape: [B, 3, 32, 32]}}
+models:
+  teacher: {source: timm/vit_tiny_patch16_224, args: {img_size: 32}, taps: {late: blocks.1}}
+  student: {source: timm/vit_tiny_patch16_224, args: {img_size: 32}, taps: {late: blocks.0}}
+losses:
+  hint: {use: hint, student: student.late, teacher: teacher.late}
+"""
+    (leg,) = scene([kdgraph.plan(spec)])["legs"]
+    kinds = {node["kind"] for node in leg["nodes"]}
+    assert "scaled_dot_product_attention" in kinds
+    assert "_assert" not in kinds
 
 
 def test_a_leg_for_each_stage(text: str) -> None:
