@@ -12,8 +12,8 @@ from typing import Any
 
 # In this order: each uses what those before it define.
 _SCRIPTS = (
-    "dom", "look", "model", "layout", "draw", "view", "labels", "weights", "panel", "steps",
-    "search", "input", "export", "legend", "main",
+    "dom", "look", "model", "layout", "curve", "draw", "view", "labels", "weights", "rows", "facts",
+    "overview", "steps", "search", "input", "export", "legend", "main",
 )  # fmt: skip
 _SLOT = re.compile(r"<!--(title|css|scene|elk|js)-->")
 

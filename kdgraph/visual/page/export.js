@@ -1,26 +1,43 @@
 /* The picture as a file of its own: SVG with its styles inside, and PNG made of that. */
 const exported = (() => {
   const STYLES = [
-    "fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
-    "opacity", "font-family", "font-size", "font-weight", "text-anchor", "letter-spacing",
+    "fill",
+    "fill-opacity",
+    "stroke",
+    "stroke-opacity",
+    "stroke-width",
+    "stroke-dasharray",
+    "stroke-linecap",
+    "stroke-linejoin",
+    "opacity",
   ];
-  const PLAIN = new Set(["fill-opacity: 1", "stroke-opacity: 1", "stroke-dasharray: none", "opacity: 1", "letter-spacing: normal",
-    "stroke-linecap: butt", "stroke-linejoin: miter", "stroke: none"]);
+  const FONT = ["font-family", "font-size", "font-weight", "text-anchor"];
+  const PLAIN = new Set([
+    "fill-opacity: 1",
+    "stroke-opacity: 1",
+    "stroke-dasharray: none",
+    "opacity: 1",
+    "stroke-linecap: butt",
+    "stroke-linejoin: miter",
+    "stroke: none",
+  ]);
+  const OURS = new Set(["class", "style", "tabindex", "role", "aria-expanded"]);
   const MARGIN = 20;
   const LARGEST = 8192; // pixels of a side that every browser can draw
 
   function style(from, to) {
     const found = getComputedStyle(from);
     if (found.display === "none" || found.visibility === "hidden") return false;
-    const lines = STYLES.map((name) => `${name}: ${found.getPropertyValue(name)}`).filter((l) => !PLAIN.has(l));
-    to.setAttribute("style", lines.join("; "));
+    const names = from.localName === "text" ? [...STYLES, ...FONT] : STYLES;
+    const lines = names.map((name) => `${name}: ${found.getPropertyValue(name)}`);
+    to.setAttribute("style", lines.filter((line) => !PLAIN.has(line)).join("; "));
     return true;
   }
 
   function copy(from) {
     const to = document.createElementNS(dom.SVG, from.localName);
     for (const { name, value } of from.attributes) {
-      if (!["class", "style", "tabindex", "role", "aria-expanded"].includes(name)) to.setAttribute(name, value);
+      if (!OURS.has(name)) to.setAttribute(name, value);
     }
     if (!["g", "defs", "marker"].includes(from.localName)) {
       if (!style(from, to)) return null;
@@ -42,11 +59,12 @@ const exported = (() => {
   function svg() {
     const { width, height } = view.size();
     const [w, h] = [Math.ceil(width) + 2 * MARGIN, Math.ceil(height) + 2 * MARGIN];
-    const made = dom.svg("svg", { width: w, height: h, viewBox: `${-MARGIN} ${-MARGIN} ${w} ${h}` });
+    const viewBox = `${-MARGIN} ${-MARGIN} ${w} ${h}`;
+    const made = dom.svg("svg", { width: w, height: h, viewBox });
     const ground = getComputedStyle(dom.at("stage")).backgroundColor;
     const world = dom.at("world");
-    made.append(dom.svg("title", {}, document.title),
-      dom.svg("rect", { x: -MARGIN, y: -MARGIN, width: w, height: h, style: `fill: ${ground}` }));
+    const back = { x: -MARGIN, y: -MARGIN, width: w, height: h, style: `fill: ${ground}` };
+    made.append(dom.svg("title", {}, document.title), dom.svg("rect", back));
     const drawn = view.uncut(() => copy(world));
     drawn.removeAttribute("transform");
     drawn.removeAttribute("id");
@@ -54,7 +72,10 @@ const exported = (() => {
     return { text: new XMLSerializer().serializeToString(made), width: w, height: h };
   }
 
-  const named = (name, suffix) => `${name.replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80) || "graph"}.${suffix}`;
+  function named(name, suffix) {
+    const plain = name.replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80);
+    return `${plain || "graph"}.${suffix}`;
+  }
 
   function save(blob, name) {
     const address = URL.createObjectURL(blob);
@@ -73,10 +94,14 @@ const exported = (() => {
     const address = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
     image.src = address;
     await image.decode();
-    const canvas = dom.html("canvas", { width: Math.round(width * scale), height: Math.round(height * scale) });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const [w, h] = [Math.round(width * scale), Math.round(height * scale)];
+    const canvas = dom.html("canvas", { width: w, height: h });
+    canvas.getContext("2d").drawImage(image, 0, 0, w, h);
     URL.revokeObjectURL(address);
-    save(await new Promise((done) => { canvas.toBlob(done, "image/png"); }), named(name, "png"));
+    const blob = await new Promise((done) => {
+      canvas.toBlob(done, "image/png");
+    });
+    save(blob, named(name, "png"));
   }
 
   return { saveSvg, savePng };

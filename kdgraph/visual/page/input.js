@@ -2,7 +2,7 @@
 const input = (() => {
   const graph = dom.at("graph");
   const tip = dom.at("tip");
-  const cover = dom.at("cover"); // over the graph while it is dragged: nothing under the pointer changes
+  const cover = dom.at("cover"); // over the graph while it is dragged
   const SLACK = 4; // pixels that a click may tremble
   const WAIT = 400; // milliseconds until a tip shows
   const STEP = 80; // pixels an arrow key pans
@@ -82,29 +82,42 @@ const input = (() => {
   }
 
   function wheel(embedded) {
-    graph.addEventListener("wheel", (event) => {
-      // In a page around this one the wheel scrolls that page, until the graph is in use.
-      if (embedded && !event.ctrlKey && !graph.contains(document.activeElement)) return;
-      event.preventDefault();
-      const lines = event.deltaMode === 1 ? 16 : 1;
-      if (event.shiftKey) {
-        view.pan(-(event.deltaX || event.deltaY) * lines, 0);
-        return;
-      }
-      const { left, top } = graph.getBoundingClientRect();
-      const factor = Math.exp(-Math.max(-200, Math.min(200, event.deltaY * lines)) * 0.0022);
-      view.zoom(factor, { x: event.clientX - left, y: event.clientY - top });
-    }, { passive: false });
+    graph.addEventListener(
+      "wheel",
+      (event) => {
+        // In a page around this one the wheel scrolls that page, until the graph is in use.
+        if (embedded && !event.ctrlKey && !graph.contains(document.activeElement)) return;
+        event.preventDefault();
+        const lines = event.deltaMode === 1 ? 16 : 1;
+        if (event.shiftKey) {
+          view.pan(-(event.deltaX || event.deltaY) * lines, 0);
+          return;
+        }
+        const { left, top } = graph.getBoundingClientRect();
+        const factor = Math.exp(-Math.max(-200, Math.min(200, event.deltaY * lines)) * 0.0022);
+        view.zoom(factor, { x: event.clientX - left, y: event.clientY - top });
+      },
+      { passive: false },
+    );
   }
 
   const KEYS = {
-    "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8),
-    0: () => view.zoom(1 / view.state.scale), f: () => view.fit(),
-    ArrowLeft: () => view.pan(STEP, 0), ArrowRight: () => view.pan(-STEP, 0),
-    ArrowUp: () => view.pan(0, STEP), ArrowDown: () => view.pan(0, -STEP),
-    "/": () => search.focus(), "[": () => steps.move(-1), "]": () => steps.move(1),
-    u: () => dom.at("unfold-all").click(), c: () => dom.at("fold-all").click(),
-    t: () => dom.at("theme").click(), p: () => dom.at("panel-toggle").click(),
+    "+": () => view.zoom(1.25),
+    "=": () => view.zoom(1.25),
+    "-": () => view.zoom(0.8),
+    0: () => view.zoom(1 / view.state.scale),
+    f: () => view.fit(),
+    ArrowLeft: () => view.pan(STEP, 0),
+    ArrowRight: () => view.pan(-STEP, 0),
+    ArrowUp: () => view.pan(0, STEP),
+    ArrowDown: () => view.pan(0, -STEP),
+    "/": () => search.focus(),
+    "[": () => steps.move(-1),
+    "]": () => steps.move(1),
+    u: () => dom.at("unfold-all").click(),
+    c: () => dom.at("fold-all").click(),
+    t: () => dom.at("theme").click(),
+    p: () => dom.at("panel-toggle").click(),
   };
 
   function keys(on) {
@@ -118,9 +131,11 @@ const input = (() => {
         return;
       }
       if (event.key === "Escape") on.select(null);
-      else if (focused && event.key === "Enter") on.toggle(focused, event.shiftKey) || on.select(focused);
+      else if (focused && event.key === "Enter")
+        on.toggle(focused, event.shiftKey) || on.select(focused);
       else if (focused && event.key === " ") on.select(focused);
-      else if (KEYS[event.key] && !(target.matches("summary, button") && event.key === "Enter")) KEYS[event.key]();
+      else if (KEYS[event.key] && !(target.matches("summary, button") && event.key === "Enter"))
+        KEYS[event.key]();
       else return;
       event.preventDefault();
     });

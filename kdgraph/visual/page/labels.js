@@ -1,18 +1,28 @@
 /* Shapes beside arrows: of those in use, and of all that are in sight once one is near. */
 const labels = (() => {
   const TALL = 14;
+  const GAP = 5; // between a label and its arrow
 
-  /** Places for a label, the best first: on long stretches between two bends. */
+  /** Places for a label, the best first: beside long stretches between two bends. */
   function* spots(points, width) {
     const stretches = points.slice(1).map((b, i) => {
       const a = points[i];
-      return { a, b, length: Math.hypot(b.x - a.x, b.y - a.y) * (a.x === b.x ? 1 : 0.6) };
+      return { a, b, upright: a.x === b.x, length: Math.hypot(b.x - a.x, b.y - a.y) };
     });
     stretches.sort((one, other) => other.length - one.length);
-    for (const { a, b } of stretches.slice(0, 4)) {
+    for (const { a, b, upright } of stretches.slice(0, 4)) {
       for (const share of [0.5, 0.3, 0.7, 0.15, 0.85]) {
         const [x, y] = [a.x + share * (b.x - a.x), a.y + share * (b.y - a.y)];
-        yield { x: x - width / 2, y: y - TALL / 2, width, height: TALL };
+        const sides = upright
+          ? [
+              [x + GAP, y - TALL / 2],
+              [x - GAP - width, y - TALL / 2],
+            ]
+          : [
+              [x - width / 2, y - GAP / 2 - TALL],
+              [x - width / 2, y + GAP / 2],
+            ];
+        for (const [left, top] of sides) yield { x: left, y: top, width, height: TALL };
       }
     }
   }
@@ -21,7 +31,9 @@ const labels = (() => {
     a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
 
   function text(arrow) {
-    const shapes = [...new Set(arrow.nodes.map((n) => say.shape(n.shape)).filter((s) => s && s !== "scalar"))];
+    const shapes = [
+      ...new Set(arrow.nodes.map((n) => say.shape(n.shape)).filter((s) => s && s !== "scalar")),
+    ];
     return shapes.length > 2 ? `${shapes.length} shapes` : shapes.join(" ");
   }
 
@@ -44,9 +56,14 @@ const labels = (() => {
       if (!place) return;
       taken.push(place);
       const { x, y } = place;
-      made.push(dom.svg("g", { class: "label", "data-of": id },
-        dom.svg("rect", { x, y, width, height: TALL, rx: 3 }),
-        dom.svg("text", { x: x + width / 2, y: y + 10.5, "text-anchor": "middle" }, words)));
+      made.push(
+        dom.svg(
+          "g",
+          { class: "label", "data-of": id },
+          dom.svg("rect", { x, y, width, height: TALL, rx: 3 }),
+          dom.svg("text", { x: x + width / 2, y: y + 10.5, "text-anchor": "middle" }, words),
+        ),
+      );
     };
     for (const id of first) put(id, true);
     if (all) {

@@ -87,7 +87,10 @@ const layout = (() => {
   const sorted = (roots) => [...roots].sort((a, b) => rank(a) - rank(b));
 
   const port = (id, where) => ({
-    id, width: 0, height: 0, layoutOptions: { "elk.port.side": where },
+    id,
+    width: 0,
+    height: 0,
+    layoutOptions: { "elk.port.side": where },
   });
 
   /** An unfolded element. ELK turns the graph by a right angle, but not the least size. */
@@ -116,7 +119,10 @@ const layout = (() => {
       ? [port("in total", "NORTH")]
       : incoming.map((arrow) => port(`in ${arrow.id}`, "NORTH"));
     if (leaves) ports.push(port(`out ${element.id}`, "SOUTH"));
-    const layoutOptions = { "elk.portConstraints": "FIXED_SIDE", "elk.portAlignment.default": "CENTER" };
+    const layoutOptions = {
+      "elk.portConstraints": "FIXED_SIDE",
+      "elk.portAlignment.default": "CENTER",
+    };
     const end = { batch: "FIRST", total: "LAST" }[element.role];
     if (end) layoutOptions["elk.layered.layering.layerConstraint"] = end;
     return { id: element.id, width, height, ports, layoutOptions };
@@ -157,7 +163,8 @@ const layout = (() => {
     const lines = new Map();
     for (const { id, sections = [] } of done.edges) {
       const [section] = sections;
-      if (section) lines.set(id, [section.startPoint, ...(section.bendPoints ?? []), section.endPoint]);
+      if (section)
+        lines.set(id, [section.startPoint, ...(section.bendPoints ?? []), section.endPoint]);
     }
     return { boxes, lines, width: done.width, height: done.height };
   }

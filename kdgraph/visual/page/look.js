@@ -1,16 +1,28 @@
-/* What stands in a box, and how large it is. Roles differ in letter and outline, not only colour. */
+/* What stands in a box, and its size. Roles differ in letter and outline, not only colour. */
 const look = (() => {
   const FAMILY = '"Inter","Helvetica Neue",Helvetica,Arial,"Liberation Sans",sans-serif';
   const font = (size, weight = 400) => `${weight} ${size}px ${FAMILY}`;
   const FONTS = { title: font(12.5, 600), line: font(11), chip: font(10), frame: font(13, 600) };
 
   const LETTERS = {
-    batch: "B", teacher: "T", student: "S", adapter: "A", signal: "G", steer: "W", loss: "L",
+    batch: "B",
+    teacher: "T",
+    student: "S",
+    adapter: "A",
+    signal: "G",
+    steer: "W",
+    loss: "L",
     total: "Σ",
   };
   const NAMES = {
-    batch: "batch entry", teacher: "teacher", student: "student", adapter: "adapter",
-    signal: "signal", steer: "steered number", loss: "loss", total: "weighted total",
+    batch: "batch entry",
+    teacher: "teacher",
+    student: "student",
+    adapter: "adapter",
+    signal: "signal",
+    steer: "steered number",
+    loss: "loss",
+    total: "weighted total",
   };
 
   const PAD = 10;
@@ -52,7 +64,8 @@ const look = (() => {
     const lines = [];
     for (const text of texts) {
       const both = lines.length ? `${lines.at(-1)}  ·  ${text}` : text;
-      if (lines.length && dom.width(both, FONTS.line) <= SIDE_BY_SIDE) lines[lines.length - 1] = both;
+      if (lines.length && dom.width(both, FONTS.line) <= SIDE_BY_SIDE)
+        lines[lines.length - 1] = both;
       else lines.push(text);
     }
     return lines;
@@ -81,20 +94,32 @@ const look = (() => {
     const side = element.role === "signal" || element.role === "adapter" ? PAD + 5 : PAD;
     const redundant = weight ? `weight ${weight.words}` : null;
     const texts = says(element).filter((t) => t && t !== redundant && t !== element.title);
-    const lines = joined(texts).flatMap((text) => wrap(text, limit, 3)).slice(0, 5);
+    const lines = joined(texts)
+      .flatMap((text) => wrap(text, limit, 3))
+      .slice(0, 5);
     const title = dom.shorten(element.title || element.id, FONTS.title, limit - 20);
     const made = chips(element, limit);
     const folds = element.children.length > 0;
     const head = 22 + dom.width(title, FONTS.title) + (folds ? 24 : 0);
     const widths = [head, ...lines.map((l) => dom.width(l, FONTS.line))];
-    widths.push(...made.map((chip) => chip.x + chip.width), weight?.curve ? 144 : 0, weight ? 96 : 0);
+    widths.push(
+      ...made.map((chip) => chip.x + chip.width),
+      weight?.curve ? 144 : 0,
+      weight ? 96 : 0,
+    );
     const rows = made.length ? made.at(-1).row + 1 : 0;
     const height =
       9 + 16 + lines.length * LINE + (rows ? 4 + rows * (CHIP + 3) : 0) + (weight ? 24 : 0) + 7;
     const width = Math.max(...widths) + 2 * side;
     element.look = {
-      title, lines, chips: made, folds, side, weight: Boolean(weight),
-      width: Math.ceil(Math.max(width, 64)), height: Math.ceil(height),
+      title,
+      lines,
+      chips: made,
+      folds,
+      side,
+      weight: Boolean(weight),
+      width: Math.ceil(Math.max(width, 64)),
+      height: Math.ceil(height),
     };
     return element.look;
   }

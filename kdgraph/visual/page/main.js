@@ -4,7 +4,14 @@
   const scene = JSON.parse(dom.at("scene").textContent);
   const embedded = root.dataset.embedded === "1";
   const folds = new model.Folds();
-  const now = { leg: 0, step: steps.lastOf(scene.legs[0]), selected: null, arrow: null, hover: null, hoverArrow: null };
+  const now = {
+    leg: 0,
+    step: steps.lastOf(scene.legs[0]),
+    selected: null,
+    arrow: null,
+    hover: null,
+    hoverArrow: null,
+  };
   const grown = new Map();
   let shown = null;
   let drawn = null;
@@ -22,7 +29,9 @@
   async function refresh(settle) {
     const mine = ++turn;
     delete root.dataset.ready;
-    const busy = setTimeout(() => { dom.at("busy").hidden = false; }, 200);
+    const busy = setTimeout(() => {
+      dom.at("busy").hidden = false;
+    }, 200);
     const next = model.visible(tree(), folds);
     try {
       const key = `${now.leg} ${now.step} ${folds.key}`;
@@ -34,7 +43,7 @@
       dom.at("wrong").hidden = true;
       (settle ?? (() => view.fit(true)))();
       mark();
-      facts();
+      tell();
     } catch (error) {
       if (mine !== turn) return;
       dom.at("wrong").textContent = `This graph could not be laid out: ${error.message}`;
@@ -44,15 +53,17 @@
       clearTimeout(busy);
       if (mine === turn) dom.at("busy").hidden = true;
     }
-    requestAnimationFrame(() => { if (mine === turn) root.dataset.ready = "1"; });
+    requestAnimationFrame(() => {
+      if (mine === turn) root.dataset.ready = "1";
+    });
   }
 
-  function facts() {
+  function tell() {
     const element = selected();
     const arrow = drawn.arrows.get(now.arrow)?.arrow;
-    if (element) panel.selected(element, shown, goTo);
-    else if (arrow) panel.arrow(arrow, goTo);
-    else panel.overview(shown, scene);
+    if (element) facts.selected(element, shown, goTo);
+    else if (arrow) facts.arrow(arrow, goTo);
+    else overview.leg(shown, scene);
   }
 
   /** Classes for what is selected, hovered, found; labels of the arrows in use. */
@@ -74,7 +85,7 @@
   function select(id, arrow = null) {
     Object.assign(now, { selected: id, arrow });
     mark();
-    facts();
+    tell();
   }
 
   /** Folds or unfolds; the title stays where it is. False where there is nothing to fold. */
@@ -103,7 +114,7 @@
     if (drawn.byId.has(element.id)) {
       look();
       mark();
-      facts();
+      tell();
       return;
     }
     folds.reveal(element);
@@ -121,7 +132,7 @@
     const at = before && drawn?.byId.get(before.id);
     const held = at && view.toWindow(at.place.x, at.place.y);
     steps.show(leg(), now.leg, now.step);
-    panel.step(leg(), now.step);
+    overview.step(leg(), now.step);
     search.over(tree().byId);
     refresh(() => {
       const after = held && drawn.byId.get(before.id);
@@ -166,7 +177,8 @@
     press("export-svg", () => exported.saveSvg(scene.name));
     press("export-png", () => exported.savePng(scene.name));
     press("theme", () => {
-      const dark = getComputedStyle(root).colorScheme === "dark" ||
+      const dark =
+        getComputedStyle(root).colorScheme === "dark" ||
         (root.dataset.theme === undefined && matchMedia("(prefers-color-scheme: dark)").matches);
       root.dataset.theme = dark ? "light" : "dark";
     });
@@ -196,20 +208,25 @@
   weights.whenMoved(() => {
     if (!drawn) return;
     weights.into(drawn);
-    if (leg().weights[selected()?.edge]) facts();
+    if (leg().weights[selected()?.edge]) tell();
   });
   steps.start(scene, change);
   search.start(goTo);
-  input.start({
-    toggle, tip, walk,
-    select: (id) => select(id),
-    selectArrow: (id) => select(null, id),
-    hover: (id, arrow) => {
-      if (!drawn || (now.hover === id && now.hoverArrow === arrow)) return;
-      Object.assign(now, { hover: id, hoverArrow: arrow });
-      mark();
+  input.start(
+    {
+      toggle,
+      tip,
+      walk,
+      select: (id) => select(id),
+      selectArrow: (id) => select(null, id),
+      hover: (id, arrow) => {
+        if (!drawn || (now.hover === id && now.hoverArrow === arrow)) return;
+        Object.assign(now, { hover: id, hoverArrow: arrow });
+        mark();
+      },
+      focus: (id) => view.show(drawn.byId.get(id).place, false),
     },
-    focus: (id) => view.show(drawn.byId.get(id).place, false),
-  }, embedded);
+    embedded,
+  );
   change({});
 })();

@@ -2,8 +2,21 @@
 const model = (() => {
   function part(fields) {
     return {
-      lines: [], taps: [], marks: [], faded: false, why: null, edge: null, after: null,
-      node: null, nodes: [], children: [], parent: null, frame: null, path: "", type: "", ...fields,
+      lines: [],
+      taps: [],
+      marks: [],
+      faded: false,
+      why: null,
+      edge: null,
+      after: null,
+      node: null,
+      nodes: [],
+      children: [],
+      parent: null,
+      frame: null,
+      path: "",
+      type: "",
+      ...fields,
     };
   }
 
@@ -21,7 +34,8 @@ const model = (() => {
       return;
     }
     for (const item of inner) {
-      const child = typeof item === "number" ? leaf(pool[item], element, seen) : group(item, element);
+      const child =
+        typeof item === "number" ? leaf(pool[item], element, seen) : group(item, element);
       child.parent = element;
       child.frame = element.frame;
       if (typeof item !== "number") grow(child, item.items, pool, seen);
@@ -34,15 +48,27 @@ const model = (() => {
     const id = seen.has(node.name) ? `${inside.id}:${node.name}` : node.name;
     seen.add(node.name);
     return part({
-      id: `node:${id}`, kind: "node", title: node.title, role: node.role, faded: inside.faded,
-      path: node.path, type: node.kind, node, nodes: [node],
+      id: `node:${id}`,
+      kind: "node",
+      title: node.title,
+      role: node.role,
+      faded: inside.faded,
+      path: node.path,
+      type: node.kind,
+      node,
+      nodes: [node],
     });
   }
 
   function group(item, inside) {
     return part({
-      id: item.id, kind: "group", title: item.title, role: inside.role, faded: inside.faded,
-      path: item.path, type: item.kind,
+      id: item.id,
+      kind: "group",
+      title: item.title,
+      role: inside.role,
+      faded: inside.faded,
+      path: item.path,
+      type: item.kind,
     });
   }
 
@@ -59,7 +85,8 @@ const model = (() => {
       const element = part({ ...box, kind: "box", parent: frames.get(box.cluster) ?? null });
       element.frame = element.parent;
       grow(element, box.items, leg.nodes, seen);
-      if (element.node) Object.assign(element, { path: element.node.path, type: element.node.kind });
+      if (element.node)
+        Object.assign(element, { path: element.node.path, type: element.node.kind });
       if (!element.parent) roots.push(element);
       else {
         if (!element.parent.children.length) roots.push(element.parent);
@@ -162,7 +189,8 @@ const model = (() => {
       for (let above = leaf; above; above = above.parent) if (above === before) return true;
       return false;
     };
-    const last = leaves.filter(within).at(-1) ?? (before.frame && leaves.find((l) => l === before.frame));
+    const last =
+      leaves.filter(within).at(-1) ?? (before.frame && leaves.find((l) => l === before.frame));
     if (last) add(last, element, element.role, null);
   }
 
@@ -174,8 +202,11 @@ const model = (() => {
       next.get(arrow.source).push(arrow.target);
     }
     const folded = (arrow) =>
-      arrow.source.frame && arrow.source.frame === arrow.target.frame && !arrow.faded &&
-      arrow.source.kind !== "node" && arrow.target.kind !== "node";
+      arrow.source.frame &&
+      arrow.source.frame === arrow.target.frame &&
+      !arrow.faded &&
+      arrow.source.kind !== "node" &&
+      arrow.target.kind !== "node";
     const longer = (arrow) => {
       const waiting = next.get(arrow.source).filter((e) => e !== arrow.target);
       const been = new Set(waiting);

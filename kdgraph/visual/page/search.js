@@ -20,11 +20,22 @@ const search = (() => {
 
   function entry(element, index) {
     const path = element.path || element.frame?.title || "";
-    return dom.html("li", {},
-      dom.html("button", { type: "button", tabindex: "-1", "data-role": element.role, onclick: () => step(index - current) },
+    return dom.html(
+      "li",
+      {},
+      dom.html(
+        "button",
+        {
+          type: "button",
+          tabindex: "-1",
+          "data-role": element.role,
+          onclick: () => step(index - current),
+        },
         dom.html("span", { class: "badge" }, look.LETTERS[element.role] ?? "?"),
         dom.html("bdi", { class: "name" }, element.title || element.id),
-        dom.html("bdi", { class: "path" }, path === element.title ? "" : path)));
+        dom.html("bdi", { class: "path" }, path === element.title ? "" : path),
+      ),
+    );
   }
 
   function step(by) {
@@ -39,7 +50,9 @@ const search = (() => {
   function start(tell) {
     goTo = tell;
     box.addEventListener("input", find);
-    box.addEventListener("focus", () => { list.hidden = !hits.length; });
+    box.addEventListener("focus", () => {
+      list.hidden = !hits.length;
+    });
     box.addEventListener("keydown", (event) => {
       if (event.key === "Enter") {
         step(event.shiftKey ? -1 : 1);

@@ -31,8 +31,7 @@ const steps = (() => {
 
   function show(leg, legIndex, stepIndex) {
     legs.value = String(legIndex);
-    list.replaceChildren(...leg.steps.map((s, i) =>
-      option(titled(leg, i), i)));
+    list.replaceChildren(...leg.steps.map((s, i) => option(titled(leg, i), i)));
     list.value = String(stepIndex);
     back.disabled = stepIndex === 0;
     on.disabled = stepIndex === lastOf(leg);

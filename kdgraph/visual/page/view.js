@@ -42,14 +42,21 @@ const view = (() => {
     const { x, y, scale } = state;
     const { width: w, height: h } = box;
     const seen = { x0: -x / scale, y0: -y / scale, x1: (w - x) / scale, y1: (h - y) / scale };
-    const inside = culled && seen.x0 >= culled.x0 && seen.y0 >= culled.y0 &&
-      seen.x1 <= culled.x1 && seen.y1 <= culled.y1;
+    const inside =
+      culled &&
+      seen.x0 >= culled.x0 &&
+      seen.y0 >= culled.y0 &&
+      seen.x1 <= culled.x1 &&
+      seen.y1 <= culled.y1;
     if (inside && scale / culled.scale < 2) return;
     const [mx, my] = [(0.5 * w) / scale, (0.5 * h) / scale];
     culled = { x0: seen.x0 - mx, y0: seen.y0 - my, x1: seen.x1 + mx, y1: seen.y1 + my, scale };
     for (const item of drawn.items) {
-      const shown = item.x1 >= culled.x0 && item.x0 <= culled.x1 &&
-        item.y1 >= culled.y0 && item.y0 <= culled.y1;
+      const shown =
+        item.x1 >= culled.x0 &&
+        item.x0 <= culled.x1 &&
+        item.y1 >= culled.y0 &&
+        item.y0 <= culled.y1;
       if (shown === item.shown) continue;
       item.shown = shown;
       item.group.style.display = shown ? "" : "none";
@@ -89,7 +96,11 @@ const view = (() => {
     const scale = middle ? Math.max(state.scale, 0.75) : state.scale;
     const x0 = place.x * scale + state.x;
     const y0 = place.y * scale + state.y;
-    const within = x0 >= 0 && y0 >= 0 && x0 + place.width * scale <= width && y0 + place.height * scale <= height;
+    const within =
+      x0 >= 0 &&
+      y0 >= 0 &&
+      x0 + place.width * scale <= width &&
+      y0 + place.height * scale <= height;
     if (within && !middle) return;
     const x = width / 2 - (place.x + place.width / 2) * scale;
     const tall = place.height * scale > height;
@@ -122,5 +133,18 @@ const view = (() => {
     waiting = true;
   }).observe(graph);
 
-  return { NEAR, state, set, fit, zoom, pan, show, toWindow, hold, uncut, onChange, size: () => size };
+  return {
+    NEAR,
+    state,
+    set,
+    fit,
+    zoom,
+    pan,
+    show,
+    toWindow,
+    hold,
+    uncut,
+    onChange,
+    size: () => size,
+  };
 })();

@@ -12,7 +12,7 @@ const weights = (() => {
   const value = (number) => (number.curve ? number.curve[progress()] : number.value);
   const says = (number) => {
     const found = value(number);
-    return typeof found === "number" ? say.number(found) : number.signal ?? number.words;
+    return typeof found === "number" ? say.number(found) : (number.signal ?? number.words);
   };
 
   function moment() {
@@ -24,21 +24,28 @@ const weights = (() => {
   /** A curve of its own, with a dot where training is. */
   function spark(number, width, height) {
     const [w, h] = [width + 8, height + 8];
-    return dom.svg("svg", { class: "spark", width: w, height: h, "aria-hidden": "true" },
-      draw.spark(number.curve, 4, 4, width, height));
+    return dom.svg(
+      "svg",
+      { class: "spark", width: w, height: h, "aria-hidden": "true" },
+      curve.spark(number.curve, 4, 4, width, height),
+    );
   }
 
   function dot(spot, number) {
     const [x, y, w, h] = spot.dataset.at.split(" ").map(Number);
-    const { low, span } = draw.range(number.curve);
+    const { low, span } = curve.range(number.curve);
     spot.setAttribute("cx", x + (progress() / 100) * w);
     spot.setAttribute("cy", y + h - ((number.curve[progress()] - low) / span) * h);
   }
 
   function row(name, number, kind) {
     const shown = dom.html("output", { class: "value", "data-value": name });
-    const made = dom.html("div", { class: "weight-row", title: `${name}: ${number.words}`, "data-kind": kind },
-      dom.html("span", { class: "name", dir: "auto" }, name), shown);
+    const made = dom.html(
+      "div",
+      { class: "weight-row", title: `${name}: ${number.words}`, "data-kind": kind },
+      dom.html("span", { class: "name", dir: "auto" }, name),
+      shown,
+    );
     const curve = number.curve ? spark(number, 56, 16) : null;
     if (curve) made.append(curve);
     return { name, number, shown, made, curve };
@@ -76,7 +83,8 @@ const weights = (() => {
       const number = leg.weights[element.edge];
       const text = number && group.querySelector(".weight-text");
       if (!text) continue;
-      text.textContent = `weight ${dom.shorten(says(number), look.FONTS.line, number.curve ? 60 : 150)}`;
+      const room = number.curve ? 60 : 150;
+      text.textContent = `weight ${dom.shorten(says(number), look.FONTS.line, room)}`;
       const spot = group.querySelector(".now");
       if (spot) dot(spot, number);
       const idle = value(number) === 0;
