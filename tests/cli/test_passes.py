@@ -70,7 +70,7 @@ def test_both_may_be_repeated(
         given.update(how)
         raise KDGraphError.of("KD000", "far enough")
 
-    for place in ("kdgraph.compile", "kdgraph.plan", "kdgraph.train.explain", "kdgraph.train.run"):
+    for place in ("kdgraph.compile", "kdgraph.draw", "kdgraph.train.explain", "kdgraph.train.run"):
         monkeypatch.setattr(place, stop)
     options = ["--without", "prune", "--also", "a", "--without", "b", "--also", "c"]
     assert "far enough" in run(*arguments(command, spec, tmp_path), *options).stderr
