@@ -66,6 +66,8 @@ class Agreement:
         if not self._scores:
             return
         truth, mine = batch[self._score.target], prediction.argmax(1)
+        if index == 0:
+            self._keep_of_size(len(mine))
         counted = mine == mine
         if truth.shape == mine.shape:
             counted = truth != self._score.ignore_index
@@ -86,6 +88,12 @@ class Agreement:
         }
         self._same, self._count, self._moved = {}, 0, {}
         return found
+
+    def _keep_of_size(self, rows: int) -> None:
+        """Forgets what is known batch by batch, where batches of a stage have another size."""
+        for name, known in self._known.items():
+            if known and len(known[0]) != rows:
+                self._known[name] = []
 
     def _decline(self, name: str, why: str) -> None:
         self.declined[name] = why
