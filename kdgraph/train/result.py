@@ -63,7 +63,9 @@ class Summary:
     @classmethod
     def of(cls, values: Sequence[float]) -> Summary:
         """The summary of some values."""
-        std = statistics.stdev(values) if len(values) > 1 else None
+        std = None
+        if len(values) > 1:  # of what is no number, `stdev` makes an error
+            std = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
         return cls(statistics.fmean(values), std, len(values))
 
     @property

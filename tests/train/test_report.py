@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,20 @@ def test_stages_tell_what_changed(tmp_path: Path) -> None:
     assert list(spans) == [4, 8]
 
 
+def test_stages_may_differ_in_the_size_of_their_batches(tmp_path: Path) -> None:
+    staged = spec(data={"augment": {}}) | {
+        "stages": [
+            {"name": "few", "epochs": 1, "batch_size": 25},
+            {"name": "many", "epochs": 1},
+            {"name": "few_again", "epochs": 1, "batch_size": 25},
+        ]
+    }
+    go(staged, tmp_path)
+    run = run_of(tmp_path)
+    assert not [note for note in run["notes"] if note.startswith("agreement")]
+    assert len(points(run, "agreement/teacher")) == 3
+
+
 def test_a_sequence_task(tmp_path: Path) -> None:
     go(of("tokens"), tmp_path)
     run = run_of(tmp_path)
@@ -368,6 +383,23 @@ def test_numbers_have_no_classes(tmp_path: Path) -> None:
     assert list(points(run, "val/mean_squared_error")) == [2, 4]
     assert run["label_edges"] == ["task"]
     assert points(run, "grad_cosine/like")
+
+
+def test_a_metric_that_is_no_number(tmp_path: Path, nets: None) -> None:
+    """It is null in both files, in the table too, and JSON has no other word for it."""
+    wanted = {"use": "pearson_corr_coef"}
+    numbers = of("numbers")
+    numbers["data"]["args"]["level"] = 1.0
+    numbers["train"] |= {"metrics": ["mean_squared_error", wanted], "epochs": 1}
+    result = go(numbers, tmp_path, seeds=2)
+    assert math.isnan(result.summary(result.runs)["pearson_corr_coef"].mean)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    embedded = page.partition('id="figures">')[2].partition("</script>")[0]
+    for text in ((tmp_path / "report.json").read_text(encoding="utf-8"), embedded):
+        figures = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+        assert figures["runs"][0]["result"]["metrics"]["pearson_corr_coef"] is None
+        row = figures["table"]["rows"][-1]["figures"]["pearson_corr_coef"]
+        assert row == {"mean": None, "std": None, "count": 2}
 
 
 def test_with_a_book(tmp_path: Path) -> None:

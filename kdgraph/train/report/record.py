@@ -60,12 +60,21 @@ class Record:
         self.notes = list(state["notes"])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no nan: what is no finite number is null."""
+        """For JSON."""
         return {
             "curves": {
-                name: {"steps": steps, "values": [v if math.isfinite(v) else None for v in values]}
+                name: {"steps": steps, "values": finite(values)}
                 for name, (steps, values) in self.curves.items()
             },
             "stages": [{"name": stage, "after_steps": step} for step, stage in self.marks],
             "notes": self.notes,
         }
+
+
+def finite(value: Any) -> Any:
+    """A copy for JSON, which has no nan: what is no finite number is None."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.train.keep import write_json
 from kdgraph.train.report.facts import machine, versions
 from kdgraph.train.report.page import embedded, page
+from kdgraph.train.report.record import finite
 from kdgraph.train.report.spec_text import as_written, document, edges_of
 from kdgraph.train.result import Result
 from kdgraph.visual.html import html
@@ -74,7 +75,7 @@ class Report:
             seed: its seed.
             figures: ``Watch.as_dict`` and what else is known of it.
         """
-        self._runs[name, seed] = {"name": name, "seed": seed, **figures}
+        self._runs[name, seed] = {"name": name, "seed": seed, **finite(figures)}
 
     def computes_on(self, device: str) -> None:
         """Notes the device of the training."""
@@ -103,9 +104,10 @@ class Report:
         self.write()
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """All of it, for JSON: what is no finite number is None."""
         spec = "\n---\n".join(self._documents) or None
-        return {**self._facts, **self._end, "spec": spec, "runs": list(self._runs.values())}
+        ends = finite(self._end)
+        return {**self._facts, **ends, "spec": spec, "runs": list(self._runs.values())}
 
     def write(self) -> None:
         """Writes both files."""

@@ -213,7 +213,8 @@
     const found = report.table;
     if (!found) return null;
     const seeds = found.rows.some((row) => row.seeds > 1);
-    const shown = ({ mean, std }) => mean.toFixed(4) + (std === null ? "" : ` ± ${std.toFixed(4)}`);
+    const shown = ({ mean, std }) => (mean === null ? "no number" // and so is the other
+      : mean.toFixed(4) + (std === null ? "" : ` ± ${std.toFixed(4)}`));
     const rows = found.rows.map((row) => ({
       main: row.name === "distilled",
       cells: [row.name, ...found.metrics.map((name) => (row.figures[name] ? shown(row.figures[name]) : "–")),
