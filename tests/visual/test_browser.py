@@ -319,6 +319,7 @@ def test_search_walks_through_hits_and_unfolds(pair: Browser) -> None:
     assert pair.run("return document.activeElement.id") == "search"
     pair.press("teacher_b1", "#search")
     assert pair.text("#found") == "4"
+    assert pair.count("#hits li") == 4
     pair.press("\ue007", "#search")
     assert pair.ids("#world .selected") == {"node:teacher_b1_conv1"}
     assert pair.text("#found") == "1/4"
@@ -405,6 +406,21 @@ def test_roles_differ_in_outline_or_letter(pair: Browser) -> None:
     )
     letters: dict[str, str] = pair.run(script)
     assert len(set(letters.values())) == len(letters) == 6
+
+
+def test_a_large_graph_stays_smooth(browser: Browser) -> None:
+    # What made it slow, once: a transform of its own on each box, and boxes out of sight drawn.
+    browser.open(page_scene.scene(page_scene.leg(None, blocks=24)))
+    browser.click("#unfold-all")
+    assert browser.count("#world *[transform]") == 0
+    sight = "return [...document.querySelectorAll('#world .box')].filter(e => {}).length"
+    drawn = browser.run(sight.format("e.style.display !== 'none'"))
+    assert 10 < drawn < browser.count("#world .box")
+    browser.press("teacher_b23_add\ue007", "#search")
+    assert browser.find("#world .selected").is_displayed()
+    browser.click("#zoom-fit")
+    browser.settle()
+    assert browser.run(sight.format("e.style.display === 'none'")) == 0
 
 
 # names from outside

@@ -40,6 +40,7 @@
       shown = next;
       drawn = draw.paint(dom.at("world"), next, placed);
       view.set(drawn, placed);
+      weights.into(drawn);
       dom.at("wrong").hidden = true;
       (settle ?? (() => view.fit(true)))();
       mark();
@@ -68,7 +69,6 @@
 
   /** Classes for what is selected, hovered, found; labels of the arrows in use. */
   function mark() {
-    weights.into(drawn);
     const used = new Set([now.arrow, now.hoverArrow].filter((id) => drawn.arrows.has(id)));
     for (const [id, { element, group }] of drawn.byId) {
       group.classList.toggle("selected", id === now.selected);
@@ -200,6 +200,7 @@
   });
 
   dom.at("name").textContent = dom.clean(scene.name);
+  dom.at("name").title = dom.clean(scene.name);
   document.body.classList.toggle("no-panel", embedded);
   dom.at("panel-toggle").setAttribute("aria-expanded", String(!embedded));
   legend.start();
@@ -211,7 +212,7 @@
     if (leg().weights[selected()?.edge]) tell();
   });
   steps.start(scene, change);
-  search.start(goTo);
+  search.start(goTo, () => drawn && mark());
   input.start(
     {
       toggle,

@@ -8,6 +8,7 @@ const search = (() => {
   let hits = [];
   let current = -1;
   let goTo = () => {};
+  let onFound = () => {};
 
   function find() {
     const asked = box.value.trim().toLowerCase();
@@ -16,6 +17,7 @@ const search = (() => {
     status.textContent = asked ? (hits.length ? `${hits.length}` : "none") : "";
     list.replaceChildren(...hits.slice(0, MOST).map((element, index) => entry(element, index)));
     list.hidden = !hits.length;
+    onFound();
   }
 
   function entry(element, index) {
@@ -47,8 +49,9 @@ const search = (() => {
     goTo(hits[current]);
   }
 
-  function start(tell) {
+  function start(tell, found) {
     goTo = tell;
+    onFound = found;
     box.addEventListener("input", find);
     box.addEventListener("focus", () => {
       list.hidden = !hits.length;
