@@ -36,6 +36,19 @@ class Again(nn.Module):
 def again():
     return nn.Sequential(nn.Flatten(), Again(), nn.Linear(24, 10))
 
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        if len(x) == 8:  # the rest of the validation data
+            raise ValueError("a size I do not know")
+        return self.layer(x.flatten(1))
+
+def picky(width=8):
+    return Picky()
+
 def tagger(width=8):
     return nn.Sequential(nn.Embedding(6, width), nn.Linear(width, 3))
 

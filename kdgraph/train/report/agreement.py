@@ -108,8 +108,9 @@ class Agreement:
             return known[index].to(place)
         try:
             found = self._run(name, batch)
-        except (KDGraphError, KeyError, RuntimeError) as error:
-            # a teacher may read what validation batches do not hold, or be too large a second time
+        except Exception as error:
+            # a teacher may read what validation batches do not hold, refuse their size, or be too
+            # large a second time: no training ends for that
             why = str(error) if not isinstance(error, KeyError) else f"there is no {error} to read"
             self._decline(name, why.partition("\n")[0][:200])
             return None
