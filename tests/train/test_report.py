@@ -171,6 +171,10 @@ def test_several_label_edges_are_one_direction_by_their_weights() -> None:
         cosine = float(F.cosine_similarity(part, compass, 0))  # type: ignore[arg-type]
         assert found[f"grad_cosine/{name}"] == pytest.approx(cosine, abs=1e-5)
 
+    del weights["label"]  # a signal gives it: there is no sum to compare with
+    found = Probe(list(parts)[::2]).sample(step, out, weights)
+    assert set(found) == {f"grad_norm/{name}" for name in parts}
+
 
 def test_samples_follow_the_documented_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
@@ -364,6 +368,29 @@ def test_stages_may_differ_in_the_size_of_their_batches(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     assert not [note for note in run["notes"] if note.startswith("agreement")]
     assert len(points(run, "agreement/teacher")) == 3
+
+
+def test_a_teacher_that_refuses_validation_batches_ends_no_training(tmp_path: Path) -> None:
+    picky = spec(train={"teacher": None, "epochs": 1})
+    picky["models"]["teacher"]["source"] = "python/report_nets:picky"
+    result = go(picky, tmp_path)
+    assert result.runs[0].finished
+    run = run_of(tmp_path)
+    assert "agreement with teacher: not known, a size I do not know" in run["notes"]
+
+
+def test_a_signal_as_the_weight_of_one_of_two_label_edges_is_told(tmp_path: Path) -> None:
+    known = {"use": "correct", "of": "student.logits", "label": "label"}
+    student = {"student": "student.logits"}
+    edges = {
+        "again": {"use": "cross_entropy", **student, "target": "label", "weight": "known"},
+        "soft": {"use": "soft_target", **student, "teacher": "teacher.logits"},
+    }
+    made = spec(losses=edges, train={"teacher": None, "epochs": 1}) | {"signals": {"known": known}}
+    go(made, tmp_path, steps=1)
+    run = run_of(tmp_path)
+    assert not [name for name in run["curves"] if name.startswith("grad_cosine")]
+    assert any(n.startswith("cosines: not known") and n.endswith("again") for n in run["notes"])
 
 
 def test_a_sequence_task(tmp_path: Path) -> None:

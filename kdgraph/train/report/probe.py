@@ -56,8 +56,9 @@ class Probe:
 
         The norm is of the gradient of the unweighted edge with respect to all trained parameters
         of the student. The cosine is with the sum of the label edges' gradients, each times its
-        weight; the only label edge has none. What is zero has no direction, and an edge that does
-        not reach the student has neither figure.
+        weight, and not known where a signal gives one of several weights; the only label edge has
+        none. What is zero has no direction, and an edge that does not reach the student has
+        neither figure.
 
         Args:
             step: in the stage whose turn it is.
@@ -90,7 +91,8 @@ class Probe:
         compass = [self._gradient(edges[n], parameters, scale) for n in own]
         labels: Gradient = compass[0] if compass else []
         if len(own) > 1:  # of a single one the weight changes no direction
-            labels = _sum(compass, [weights.get(n, 1.0) for n in own])
+            known_weights = all(n in weights for n in own)
+            labels = _sum(compass, [weights[n] for n in own]) if known_weights else []
         known = dict(zip(own, compass, strict=True))
         found: dict[str, float] = {}
         for name, value in edges.items():

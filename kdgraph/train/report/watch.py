@@ -36,6 +36,7 @@ class Watch:
         self.record = Record()
         self.labels = label_edges(spec, score.model, score.target, booked)
         self._step = step
+        self._weights = {name: edge.weight for name, edge in spec.losses.items()}
         self._booked = bool(booked)
         self._probe = Probe(self.labels)
         self._agreement = Agreement(step, spec, score)
@@ -140,6 +141,10 @@ class Watch:
         ]
         if not self.labels:
             found.append("cosines: no edge reads the labels and the student alone")
+        given = [n for n in self.labels if isinstance(self._weights[n], str)]
+        if given and len(self.labels) > 1:
+            found.append("cosines: not known where several edges are of the labels, since a "
+                         f"signal gives the weight of {' and '.join(given)}")  # fmt: skip
         if self._booked:
             found.append("agreement: not known of teachers whose place a book takes, since it has "
                          "no rows of the validation data")  # fmt: skip
