@@ -25,6 +25,7 @@ const input = (() => {
       if (!down.moved) graph.setPointerCapture(event.pointerId);
       Object.assign(down, { moved: true, x: event.clientX, y: event.clientY });
       cover.hidden = false;
+      view.lift(true);
       tip.hidden = true;
       view.pan(dx, dy);
     });
@@ -32,6 +33,7 @@ const input = (() => {
       const clicked = down && !down.moved && event.type === "pointerup";
       down = null;
       cover.hidden = true;
+      view.lift(false);
       if (clicked) click(event, on);
     };
     graph.addEventListener("pointerup", up);

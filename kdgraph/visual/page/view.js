@@ -6,7 +6,7 @@ const view = (() => {
 
   const graph = dom.at("graph");
   const world = dom.at("world");
-  const canvas = dom.at("canvas"); // a layer of its own: to pan, the browser only shifts it
+  const canvas = dom.at("canvas");
   const state = { x: 0, y: 0, scale: 1 };
   let drawn = { items: [] };
   let size = { width: 0, height: 0 };
@@ -88,6 +88,9 @@ const view = (() => {
     change(px - (px - state.x) * ratio, py - (py - state.y) * ratio, scale);
   }
 
+  /** A layer of its own while it is dragged: the browser only shifts it, and text is less sharp. */
+  const lift = (up) => canvas.classList.toggle("lifted", up);
+
   const pan = (dx, dy) => change(state.x + dx, state.y + dy, state.scale);
 
   /** Brings a rectangle into the window; to its middle if asked. */
@@ -140,6 +143,7 @@ const view = (() => {
     fit,
     zoom,
     pan,
+    lift,
     show,
     toWindow,
     hold,
