@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import fx, nn
 
@@ -75,8 +75,11 @@ def _what(was: fx.Node | None, now: fx.Node | None, record: Record) -> str | Non
 def _is_about(line: str, node: fx.Node) -> bool:
     """Whether what a pass said names the node's owner: ``label, soft: one node over ...``."""
     subject, colon, _ = line.partition(":")
-    owner = owner_of(node).rpartition(".")[2]
-    names = set(re.findall(r"[\w.]+", subject if colon else line))
-    return owner in names or any(
-        owner.startswith(f"{n}_") or owner.endswith(f"_{n}") for n in names
-    )
+    return _owners(node) <= set(re.findall(r"[\w.]+", subject if colon else line))
+
+
+def _owners(node: fx.Node) -> set[str]:
+    """The model, link, signal or loss edge that a node is of; of joined edges, all."""
+    part, _, owner = owner_of(node).rpartition(".")
+    joined = node.args[0] if node.op == "call_module" and part in ("fused", "kernel") else None
+    return set(joined) if isinstance(joined, Mapping) else {owner}
