@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.cost import Cost
@@ -16,13 +17,33 @@ from kdgraph.spec.language import Spec
 from kdgraph.visual.words import lettered
 
 
-def node_facts(node: fx.Node, graph: DistillGraph, cost: Cost | None) -> dict[str, Any]:
+def parameters(graph: DistillGraph) -> dict[str, int]:
+    """How many parameters each node reads; those that several read, where they are read first.
+
+    As ``Cost`` counts them, but for those that a function reads: they count there, not at the
+    node that fetches them, which no picture shows. So the sum over any graph is that of its cost.
+    """
+    found: dict[str, int] = {}
+    seen: set[int] = set()
+    for node in graph:
+        if node.op != "get_attr":
+            sources = (node, *(i for i in node.all_input_nodes if i.op == "get_attr"))
+            read = {id(w): w.numel() for source in sources for w in weights(graph, source)}
+            found[node.name] = sum(size for key, size in read.items() if key not in seen)
+            seen |= read.keys()
+    return found
+
+
+def node_facts(
+    node: fx.Node, graph: DistillGraph, cost: Cost | None, parameters: int
+) -> dict[str, Any]:
     """What a picture tells of a node.
 
     Args:
         node: of ``graph``.
         graph: of which its modules are.
         cost: of a step of that graph, if it is known.
+        parameters: as ``parameters`` counts them.
 
     Returns:
         ``within`` is the node of the compiled graph that it is a part of. ``inputs`` are the
@@ -49,7 +70,7 @@ def node_facts(node: fx.Node, graph: DistillGraph, cost: Cost | None) -> dict[st
         "inputs": list(dict.fromkeys(_read(node))),
         "shape": None if shape is None else lettered(shape, spec),
         "dtype": _dtype(node, spec, cost),
-        "parameters": sum({id(w): w.numel() for w in weights(graph, node)}.values()),
+        "parameters": parameters,
         "flops": [own.flops_forward, own.flops_backward] if own else None,
         "bytes": [own.bytes_forward, own.bytes_backward] if own else None,
         "kept": own.kept_bytes if own else None,
@@ -60,6 +81,8 @@ def node_facts(node: fx.Node, graph: DistillGraph, cost: Cost | None) -> dict[st
 def _kind(node: fx.Node, graph: DistillGraph) -> str:
     if node.op == "call_module":
         return type(graph.root.get_submodule(str(node.target))).__name__
+    if isinstance(node.target, OpOverload):  # ``aten.linear.default``
+        return str(node.target.overloadpacket.__name__)
     return "batch" if node.op == "placeholder" else target_name(node).rpartition(".")[2]
 
 

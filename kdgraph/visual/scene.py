@@ -20,7 +20,7 @@ from kdgraph.visual.edges import edges
 from kdgraph.visual.folds import items
 from kdgraph.visual.history import History, kernels
 from kdgraph.visual.manifest import manifest
-from kdgraph.visual.node_facts import node_facts
+from kdgraph.visual.node_facts import node_facts, parameters
 from kdgraph.visual.opened import Opener
 from kdgraph.visual.picture import Box, picture
 from kdgraph.visual.words import number_words
@@ -65,6 +65,7 @@ class _Leg:
         self.changed = [r for r in optional if str(r.before) != str(r.after)]
         opener = Opener()
         self.opened = {r.name: opener.open(r.after) for r in (self.written, *self.changed)}
+        self.parameters = {graph: parameters(graph) for graph in self.opened.values()}
         self.costs: dict[DistillGraph, Cost] = {}  # of each of those, where it is known
 
     def data(self) -> dict[str, Any]:
@@ -158,7 +159,8 @@ class _Leg:
         }
 
     def _number_of(self, node: fx.Node, graph: DistillGraph) -> int:
-        facts = node_facts(node, graph, self.costs.get(graph))
+        own = self.parameters[graph][node.name]
+        facts = node_facts(node, graph, self.costs.get(graph), own)
         facts["history"] = self.history.of(node.meta.get("kd_within", node.name))
         number = self.number.setdefault(repr(facts), len(self.pool))
         if number == len(self.pool):

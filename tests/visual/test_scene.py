@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.compiler import plans
@@ -69,6 +71,77 @@ def test_each_step_costs_what_its_own_nodes_cost(drawn: dict[str, Any]) -> None:
     titles = [step["title"] for step in leg["steps"]]
     backwards = {title: row[1] for title, row in zip(titles, found, strict=True)}
     assert backwards["freeze"] > backwards["rewrite_losses"]  # what a pass saves shows behind it
+
+
+class Tied(nn.Module):
+    """Reads a parameter of its own in a function, and a part of it runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.rand(6, 4))
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.block(x @ self.table))  # type: ignore[no-any-return]
+
+
+class Counting(Tied):
+    """The same, for which torch.fx is not enough."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if sum(range(len(x.shape))) and x.shape[0] else x
+
+
+def test_parameters_count_where_they_are_read_first() -> None:
+    tied = {"taps": {"early": "block", "out": "output"}}
+    spec = {
+        "kdgraph": 1,
+        "name": "tied",
+        "batch": {"x": {"shape": ["B", 6]}},
+        "models": {"teacher": tied, "student": tied},
+        "losses": {"hint": {"use": "hint", "student": "student.out", "teacher": "teacher.out"}},
+    }
+    report = kdgraph.plan(spec, models={"teacher": Counting(), "student": Tied()})
+    assert {name: c.rung for name, c in report.captures.items()} == {
+        "teacher": "export",
+        "student": "fx",
+    }
+    (leg,) = scene([report])["legs"]
+    for step in leg["steps"]:
+        boxes = [b for b in step["boxes"] if not b["faded"]]
+        shown = [leg["nodes"][n] for b in boxes for n in numbers(b["items"])]
+        for role in ("teacher", "student"):
+            assert sum(n["parameters"] for n in shown if n["role"] == role) == 6 * 4 + 4 * 4 + 4
+    teacher = [n for n in leg["nodes"] if n["role"] == "teacher"]
+    assert {"linear", "relu"} <= {n["kind"] for n in teacher}
+
+
+def test_what_a_pass_said_of_one_model_is_not_told_of_another(text: str) -> None:
+    """Whose names begin alike."""
+    further = text.replace(
+        "  student:\n", "  teacher_b: {source: cifar/resnet8, taps: {out: output}}\n  student:\n", 1
+    )
+    further += "  soft: {use: soft_target, student: student.logits, teacher: teacher_b.out}\n"
+    report = kdgraph.plan(further)
+    (leg,) = scene([report])["legs"]
+    told = {
+        model: {
+            line
+            for n in leg["nodes"]
+            if n["owner"] == model
+            for h in n["history"]
+            for line in h["what"].split("; ")
+            if h["pass"] == "freeze"
+        }
+        for model in ("teacher", "teacher_b")
+    }
+    for model, lines in told.items():
+        assert any(line.startswith(f"{model}: ") for line in lines)
+        assert not [line for line in lines if ": " in line and not line.startswith(f"{model}: ")]
+    fused = [n for n in leg["nodes"] if n["owner"].startswith("fused.")]
+    said = [h["what"] for n in fused for h in n["history"] if h["pass"] == "fuse_losses"]
+    assert said
+    assert all(what.startswith("label, soft: one node") for what in said)
 
 
 def test_an_edge_says_how_it_is_computed(report: Report, drawn: dict[str, Any]) -> None:
