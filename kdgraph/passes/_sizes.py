@@ -23,14 +23,14 @@ class Sizes(NamedTuple):
 
 
 def sizes(spec: Spec) -> Sizes:
-    """A fixed batch size, else that of the ``data`` block, else an example."""
+    """A fixed batch size, else that of the stage or of ``data``, else an example."""
     first = next(iter(spec.batch.values())).shape[0]
     if not isinstance(first, str):
         return Sizes(first, first, "as in batch")
     example = letter_sizes(spec)[first]
     if spec.data is None:
         return Sizes(example, example, "an example")
-    return Sizes(example, spec.data.batch_size, "data.batch_size")
+    return Sizes(example, spec.data.batch_size, spec.batch_from)
 
 
 def shapes_at(loss: Loss, inputs: Mapping[str, Any], sizes: Sizes) -> dict[str, Shape]:

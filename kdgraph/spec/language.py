@@ -112,6 +112,7 @@ class Spec(Strict):
 
     _file: str = PrivateAttr("<spec>")
     _leg: str | None = PrivateAttr(None)
+    _batch_from: str = PrivateAttr("data.batch_size")
     _learning: frozenset[str] = PrivateAttr(frozenset())
     _moving: frozenset[str] = PrivateAttr(frozenset())
     _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
@@ -136,6 +137,11 @@ class Spec(Strict):
     def leg(self) -> str | None:
         """The stage, or phase as ``STAGE.PHASE``, that this is the spec of; None of a whole one."""
         return self._leg
+
+    @property
+    def batch_from(self) -> str:
+        """In words, what says how many rows a batch of training has."""
+        return self._batch_from
 
     def is_trainable(self, model: str) -> bool:
         """Whether a model learns: as written, else only the one named ``student``."""

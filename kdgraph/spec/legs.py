@@ -70,9 +70,12 @@ def at_stage(spec: Spec, leg: str) -> Spec:
             "signals": {n: signal for n, signal in spec.signals.items() if n in needed},
             "stages": (),
             "train": _train(spec, stage),
+            "data": _data(spec, stage),
         }
     )
     found._leg = leg
+    if stage.batch_size is not None:
+        found._batch_from = f"batch_size of stage {stage.name!r}"
     found._places = Places({k: v for k, v in values.items() if v is not None}, spec._places.keys)
     return found
 
@@ -113,6 +116,13 @@ def levels(spec: Spec) -> Iterator[tuple[Keys, StageSpec | PhaseSpec]]:
         yield ("stages", at), stage
         for turn, phase in enumerate(stage.phases):
             yield ("stages", at, "phases", turn), phase
+
+
+def _data(spec: Spec, stage: StageSpec) -> Any:
+    """The ``data`` block of a stage, with its batch size."""
+    if spec.data is None or stage.batch_size is None:
+        return spec.data
+    return spec.data.model_copy(update={"batch_size": stage.batch_size})
 
 
 def _train(spec: Spec, stage: StageSpec) -> Any:

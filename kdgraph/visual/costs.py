@@ -24,7 +24,8 @@ def costs(report: Report, batch: int | None = None) -> dict[str, Any]:
 
     Args:
         report: of a plan or a compilation.
-        batch: rows in the batch; left out: those of the ``data`` block, else of the example.
+        batch: rows in the batch; left out: those of the stage or the ``data`` block, else of the
+            example.
 
     Returns:
         ``batch`` and ``batch_from``, where its size was found. Where a model does not run on fake
@@ -67,7 +68,7 @@ def batch_rows(spec: Spec, asked: int | None = None) -> tuple[int, str]:
         return size, "the spec's shapes"
     if asked is not None:
         return size, "--batch"
-    return size, "data.batch_size" if written is not None else "example"
+    return size, spec.batch_from if written is not None else "example"
 
 
 def _before(report: Report, after: Cost, batch: int) -> Cost:

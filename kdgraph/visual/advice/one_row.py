@@ -20,6 +20,6 @@ def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
                 f"{name!r} ({edge.use}) compares the rows of a batch with each other, and the "
                 "batch has 1 row: it teaches little or nothing",
                 sight.spec.span("losses", name, "use"),
-                "train with a larger `data.batch_size`; accumulating gradients does not help, as "
+                "train with a larger `batch_size`; accumulating gradients does not help, as "
                 "rows meet only within a batch",
             )

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 import kdgraph
+from kdgraph.compiler import plans
+from kdgraph.visual.advice import advise_of_plan
+from kdgraph.visual.costs import costs
 
 REST = """
 losses:
@@ -52,3 +55,16 @@ def test_check_knows_the_batch_size() -> None:
     assert kdgraph.check(SPEC.replace("SIZE", "2")) == []
     (found,) = kdgraph.check(SPEC.replace("SIZE", "2").replace("[B", "[1"))
     assert found.code == "KD605"
+
+
+STAGES = "stages: [{name: a, epochs: 1, batch_size: FIRST}, {name: b, epochs: 1}]\n"
+
+
+@pytest.mark.parametrize(("whole", "first"), [(1, 8), (8, 1)])
+def test_a_stage_has_a_batch_of_its_own(whole: int, first: int) -> None:
+    text = SPEC.replace("SIZE", str(whole)) + STAGES.replace("FIRST", str(first))
+    told = {report.spec.leg: [d.code for d in advise_of_plan(report)] for report in plans(text)}
+    assert told == {"a": ["KD605"][first - 1 :], "b": ["KD605"][whole - 1 :]}
+    found = costs(kdgraph.plan(text, stage="a"))
+    assert (found["batch"], found["batch_from"]) == (first, "batch_size of stage 'a'")
+    assert costs(kdgraph.plan(text, stage="b"))["batch_from"] == "data.batch_size"
