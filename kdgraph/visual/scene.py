@@ -71,6 +71,7 @@ class _Leg:
     def data(self) -> dict[str, Any]:
         spec = self.spec
         epochs = spec.train.epochs if spec.train else None
+        ends = _ends(spec, epochs)
         costs = self._costs()  # before the nodes, which tell theirs
         return {
             "name": spec.leg,
@@ -83,8 +84,12 @@ class _Leg:
                 {"name": r.name, "did": list(r.did), "declined": list(r.declined)}
                 for r in self.report.records
             ],
-            "weights": {n: _number(e.weight, epochs) for n, e in spec.losses.items()},
-            "steered": dict(_steered(spec, epochs)),
+            "weights": {n: _number(e.weight, ends) for n, e in spec.losses.items()},
+            "steered": {
+                name: _number(value, ends)
+                for name, field, value in _moving(spec)
+                if field != "weight"
+            },
             "steps": [self._step(None), *map(self._step, self.changed)],
             "nodes": self.pool,
         }
@@ -187,25 +192,37 @@ def _parts(graph: DistillGraph) -> dict[str, list[_Node]]:
     return found
 
 
-def _steered(spec: Spec, epochs: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every number but the weights that a schedule moves."""
+def _moving(spec: Spec) -> Iterator[tuple[str, str, Schedule]]:
+    """Every number that a schedule moves: its name, its field, itself."""
     for part, entries in (("losses", spec.losses), ("signals", spec.signals)):
         for name, entry in entries.items():
             for field in type(entry).model_fields:
                 value = getattr(entry, field)
-                if field != "weight" and isinstance(value, Schedule):
-                    yield f"{part}.{name}.{field}", _number(value, epochs)
+                if isinstance(value, Schedule):
+                    yield f"{part}.{name}.{field}", field, value
 
 
-def _number(value: object, epochs: int | None) -> dict[str, Any]:
+def _ends(spec: Spec, epochs: int | None) -> dict[str, float]:
+    """Where curves end, in epochs and in iterations: all that count alike at the same place.
+
+    Where the length of training is not known, it is as far as the last point of any of them.
+    """
+    last: dict[str, float] = {}
+    for _, _, value in _moving(spec):
+        for unit in ("epochs", "iterations"):
+            points = getattr(value, unit, None) or (0.0,)
+            last[unit] = max(last.get(unit, 0.0), *points)
+    found = {unit: 1.1 * point for unit, point in last.items()}
+    return found if epochs is None else {**found, "epochs": float(epochs)}
+
+
+def _number(value: object, ends: Mapping[str, float]) -> dict[str, Any]:
     """A number in words, and its value, its curve, or the signal that it is."""
     curve = None
     if isinstance(value, Schedule):
-        # where the length of training is not known: as far as the schedule's own points reach
-        points = getattr(value, "points", (1.0,))
-        end = epochs if epochs is not None and getattr(value, "epochs", None) else max(points) * 1.1
-        at = [end * i / (_POINTS - 1) for i in range(_POINTS)]
-        curve = [value.at(epoch=x, iteration=x) for x in at]
+        shares = [i / (_POINTS - 1) for i in range(_POINTS)]
+        at = [{unit: end * share for unit, end in ends.items()} for share in shares]
+        curve = [value.at(epoch=x["epochs"], iteration=x["iterations"]) for x in at]
     return {
         "words": number_words(value),
         "value": value if isinstance(value, float) else curve[0] if curve else None,

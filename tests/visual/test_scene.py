@@ -203,6 +203,19 @@ def test_curves_run_over_the_epochs_of_training(text: str) -> None:
     assert (curve[0], curve[25], curve[50], curve[100]) == (4.0, 2.5, 1.0, 1.0)
 
 
+def test_curves_stand_at_the_same_moment(text: str) -> None:
+    """Half the slider is half of the longest schedule, for the short ones too."""
+    short = text.replace("weight: 0.5", "weight: {linear: [1.0, 0.0], epochs: [0, 6]}")
+    short = short.replace("weight: 1.0", "weight: {linear: [1.0, 0.0], iterations: [0, 100]}")
+    (leg,) = scene([kdgraph.plan(short)])["legs"]
+    curves = {name: weight["curve"] for name, weight in leg["weights"].items()}
+    for at in (5, 50, 95):
+        epoch, iteration = 66 * at / 100, 110 * at / 100
+        assert curves["hint"][at] == pytest.approx(max(0, 1 - epoch / 60))
+        assert curves["label"][at] == pytest.approx(max(0, 1 - epoch / 6))
+        assert curves["relation"][at] == pytest.approx(max(0, 1 - iteration / 100))
+
+
 def test_modules_fold_and_ids_are_unique() -> None:
     spec = """
 kdgraph: 1
