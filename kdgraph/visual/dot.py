@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from kdgraph.visual.colours import FADED, FILL, INK, LINE
 from kdgraph.visual.picture import Arrow, Box, Picture
+
+# What XML, and so a label of Graphviz, has no place for: control characters and lone surrogates.
+_NO_TEXT = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def dot(drawn: Picture) -> str:
@@ -22,7 +26,7 @@ def dot(drawn: Picture) -> str:
     for cluster in drawn.clusters:
         lines += [
             f"  subgraph {_quoted(f'cluster_{cluster.name}')} {{",
-            f"    label=<<b>{escape(cluster.title)}</b>>;",
+            f"    label=<<b>{_text(cluster.title)}</b>>;",
             f'    fontsize=12; fontcolor="{LINE[cluster.role]}"; color="{LINE[cluster.role]}";',
             "    style=rounded; margin=12;",
             *(f"    {_box(b)}" for b in drawn.boxes if b.cluster == cluster.name),
@@ -41,8 +45,8 @@ def dot(drawn: Picture) -> str:
 
 
 def _box(box: Box) -> str:
-    taps = [f"<i>tap {escape(', '.join(box.taps))}</i>"] if box.taps else []
-    text = "<br/>".join([f"<b>{escape(box.title)}</b>", *map(escape, box.lines), *taps])
+    taps = [f"<i>tap {_text(', '.join(box.taps))}</i>"] if box.taps else []
+    text = "<br/>".join([f"<b>{_text(box.title)}</b>", *map(_text, box.lines), *taps])
     ink, line = (FADED, FADED) if box.faded else (INK, LINE[box.role])
     style = ', style="rounded,dashed"' if box.faded else ""
     fill = FILL[box.role]
@@ -60,6 +64,11 @@ def _arrow(arrow: Arrow, **more: str) -> str:
     return f"{_quoted(arrow.source)} -> {_quoted(arrow.target)} [{written}];"
 
 
+def _text(text: str) -> str:
+    return escape(_NO_TEXT.sub("\ufffd", text))
+
+
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    plain = _NO_TEXT.sub("\ufffd", text).replace("&", "&amp;")  # Graphviz writes &x; as it is
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

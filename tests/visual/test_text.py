@@ -39,7 +39,7 @@ def test_mermaid_of_a_picture(report: Report) -> None:
 
 def test_names_cannot_break_out() -> None:
     assert "&lt;b&gt;&amp;amp;" in dot(hostile())
-    assert 'digraph "a \\"quoted\\" <b>&amp;]; \\\\ end"' in dot(hostile())
+    assert 'digraph "a \\"quoted\\" <b>&amp;amp;]; \\\\ end"' in dot(hostile())
     assert "<b>&amp;" not in mermaid(hostile())
     assert mermaid(hostile()).count('"') == 4
 
@@ -51,6 +51,18 @@ def test_svg_is_drawn(report: Report, require_system: Callable[[str, object], No
         assert root.tag.endswith("svg")
         text = "".join(root.itertext())
         assert all(b.title in text.replace("\N{NO-BREAK SPACE}", " ") for b in drawn.boxes)
+
+
+def test_signs_that_xml_has_not_are_no_error(
+    require_system: Callable[[str, object], None],
+) -> None:
+    require_system("graphviz", find_engine())
+    title = "&b; nul \x00, bell \x07, half \ud800, none \uffff."
+    box = Box("m_x", title, (title,), "teacher", "m", (title,))
+    drawn = Picture(title, (Cluster("m", title, "teacher"),), (box,), ())
+    text = "".join(ET.fromstring(svg(drawn)).itertext()).replace("\N{NO-BREAK SPACE}", " ")
+    assert text.count("&b; nul \ufffd, bell \ufffd, half \ufffd, none \ufffd.") >= 4
+    mermaid(drawn).encode()
 
 
 def test_svg_without_graphviz_says_what_to_install(
