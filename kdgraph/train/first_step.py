@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdgraph.compiler import compile
 from kdgraph.errors import KDGraphError
@@ -114,7 +116,8 @@ def _values(
             graph = step.report.graph
         run, batch = _Terms(graph), _random_batch(spec, rows)
         entries = [batch[str(n.target)] for n in graph.graph.find_nodes(op="placeholder")]
-        out = run.run(*entries, enable_io_processing=False)
+        with _batch_statistics(graph.root, rows):
+            out = run.run(*entries, enable_io_processing=False)
     return {
         name: (float(value), float(term))
         for (name, value), term in zip(out["losses"].items(), run.terms, strict=True)
@@ -134,6 +137,23 @@ def _filled(sight: Sight, models: Mapping[str, nn.Module]) -> DistillGraph | Non
             return None
         empty.load_state_dict(state)
     return graph
+
+
+@contextmanager
+def _batch_statistics(root: nn.Module, rows: int) -> Iterator[None]:
+    """Frozen batch norms normalise by the batch, as trained ones do by what they have seen.
+
+    With the statistics that they start from they do nothing, and what a deep network of random
+    weights gives is thousands of times as large.
+    """
+    norms = [m for m in root.modules() if isinstance(m, _BatchNorm) and not m.training]
+    for norm in norms:
+        norm.training = rows > 1
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = False
 
 
 class _Terms(fx.Interpreter):

@@ -59,7 +59,10 @@ def test_parts_are_those_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_step, "build_untrained", built)
     edges = start()["edges"]
     models = {"teacher": made["cifar/resnet14"], "student": made["cifar/resnet8"]}
-    out = kdgraph.compile(TEXT, models=models)(**made["batch"])
+    step = kdgraph.compile(TEXT, models=models, without=["freeze"])
+    for norm in models["teacher"].modules():
+        norm.training = isinstance(norm, torch.nn.BatchNorm2d)
+    out = step(**made["batch"])
     assert sum(p["weighted"] for p in edges.values()) == pytest.approx(out.loss.item(), rel=1e-4)
     for name, value in out.losses.items():
         assert edges[name]["value"] == pytest.approx(value.item(), rel=1e-4)
@@ -79,3 +82,9 @@ def test_code_that_fails_on_random_numbers_is_a_reason(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(first_step, "_random_batch", fails)
     assert start() == {"skipped": "a step on random numbers fails: tokens must be sorted"}
+
+
+def test_a_deep_teacher_is_as_loud_as_a_trained_one() -> None:
+    """Without weights that were trained its batch norms would let each block add to the last."""
+    text = TEXT.replace("cifar/resnet14, args: {width: 0.5}", "cifar/resnet32, args: {width: 0.5}")
+    assert start(text)["edges"]["later"]["value"] < 5
