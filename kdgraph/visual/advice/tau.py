@@ -15,9 +15,11 @@ from kdgraph.visual.advice.base import Say, Sight, register_advice
 def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
     """A temperature that only one side of an edge has, or has twice.
 
-    Followed are the signals ``probabilities`` and ``logits`` up to a model's tap, and the edge's
-    own ``tau`` and ``tau_student``. A loss that makes probabilities of logits is told of where it
-    is given probabilities. Temperatures that move are compared only where each side has one.
+    Followed are the signals ``probabilities`` and ``logits``, and those that leave temperatures
+    alone, up to models' taps, and the edge's own ``tau`` and ``tau_student``. A loss that makes
+    probabilities of logits is told of where it is given probabilities, and one that takes
+    probabilities where a signal gives it logits. Temperatures that move are compared only where
+    each side has one.
     """
     for name, edge in sight.edges.items():
         side = "teacher" if "teacher" in edge.ref_fields() else "target"
@@ -30,8 +32,19 @@ def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
                 f"{name!r} takes logits and makes probabilities of them at tau {_shown(edge.tau)}, "
                 f"but {ref!r} holds probabilities: their softmax is nearly even",
                 sight.spec.span("losses", name, twice),
-                "read the logits themselves, a signal `use: logits` of them, or "
-                "`use: soft_cross_entropy`, which takes probabilities as they are",
+                "read the logits themselves, or a signal `use: logits` of them; what takes a "
+                "target's probabilities as they are is `use: soft_cross_entropy`",
+            )
+            continue
+        gives = getattr(sight.spec.signals.get(getattr(edge, side)), "gives", None)
+        if edge.teaches_as == "probabilities" and gives == "logits":
+            ref = getattr(edge, side)
+            yield say(
+                f"{name!r} takes probabilities as they are, but {ref!r} holds logits, at no "
+                f"temperature, beside the student at tau {_shown(edge.tau)}",
+                sight.spec.span("losses", name, side),
+                "read a signal `use: probabilities` of them with the same `tau`, or write "
+                "`use: soft_target`, which takes logits",
             )
             continue
         ours, theirs = _sides(sight, edge, side)
@@ -44,9 +57,13 @@ def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
             )
 
 
+_SCALING = ("probabilities", "logits")
+_KEEPING = ("detach", "ensemble", "regularise", "select_classes")  # those with a tau undo it
+
+
 @dataclass(frozen=True)
 class _Tempered:
-    """What stands behind a reference: a tap's logits at a temperature."""
+    """What stands behind a reference: taps' logits at a temperature."""
 
     tau: Any
     through: bool = False  # some signal changed it
@@ -55,11 +72,11 @@ class _Tempered:
 def _twice(sight: Sight, edge: Any, sides: tuple[str, ...]) -> str | None:
     """The side that holds probabilities though the loss takes logits."""
     signals: dict[str, Any] = sight.spec.signals
-    for side in sides:
+    for side in sides if edge.teaches_as == "logits" else ("student",):
         signal = signals.get(getattr(edge, side))
         while signal is not None and signal.use == "detach":
             signal = signals.get(signal.of)
-        if edge.teaches_as == "logits" and getattr(signal, "gives", None) == "probabilities":
+        if getattr(signal, "gives", None) == "probabilities":
             return side
     return None
 
@@ -79,21 +96,20 @@ def _sides(sight: Sight, edge: Any, side: str) -> tuple[Any, Any]:
 
 
 def _behind(sight: Sight, ref: str) -> _Tempered | None:
-    """At which temperature a value holds a tap's logits; None where that is not known."""
-    chain: list[Any] = []
-    signals: dict[str, Any] = sight.spec.signals
-    while (signal := signals.get(ref)) is not None:
-        if signal.use not in ("probabilities", "logits", "detach"):
-            return None
-        chain.append(signal)
-        ref = signal.of
-    if ref.partition(".")[0] not in sight.spec.models:
+    """At which temperature a value holds taps' logits; None where that is not known."""
+    signal: Any = sight.spec.signals.get(ref)
+    if signal is None:
+        return _Tempered(1.0) if ref.partition(".")[0] in sight.spec.models else None
+    if signal.use not in _SCALING and signal.use not in _KEEPING:
         return None
-    tau: Any = 1.0
-    for signal in reversed(chain):
-        if signal.use != "detach":
-            tau = _times(tau, signal.tau, divided=signal.use == "logits")
-    return _Tempered(tau, bool(chain))
+    members = signal.of if signal.use == "ensemble" else (signal.of,)
+    first, *others = (_behind(sight, member) for member in members)
+    if first is None or any(other != first for other in others):
+        return None
+    tau = first.tau
+    if signal.use in _SCALING:
+        tau = _times(tau, signal.tau, divided=signal.use == "logits")
+    return _Tempered(tau, through=True)
 
 
 def _times(one: Any, other: Any, *, divided: bool = False) -> Any:

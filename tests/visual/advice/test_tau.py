@@ -70,3 +70,42 @@ def test_one_temperature_on_both_sides_is_fine(say: Any, rest: str) -> None:
 def test_what_is_more_than_a_temperature_is_left_alone(say: Any) -> None:
     rest = chain("soft_cross_entropy", "target: target", 1)
     assert say("tau", rest.replace("probabilities, of", "extract, of")) == []
+
+
+BOOK = """
+signals:
+  both: {use: ensemble, of: [teacher.logits, teacher.logits], tau: 4}
+  mean: {use: probabilities, of: both, tau: 4}
+  page: {use: regularise, of: mean, by: 0.1}
+losses:
+  soft: {use: soft_cross_entropy, student: student.logits, target: page, tau: TAU}
+"""
+
+
+def test_an_ensemble_and_smoothing_hide_no_temperature(say: Any) -> None:
+    (found,) = say("tau", BOOK.replace("TAU", "1"))
+    assert found.message == "'soft' has tau 1 on the student's side and 4 on the teacher's"
+    assert say("tau", BOOK.replace("TAU", "4")) == []
+
+
+def test_members_of_other_temperatures_are_left_alone(say: Any) -> None:
+    rest = BOOK.replace("TAU", "1").replace("[teacher.logits, t", "[sharp, t")
+    rest = rest.replace(
+        "signals:",
+        "signals:\n  p: {use: probabilities, of: teacher.logits, tau: 2}"
+        "\n  sharp: {use: logits, of: p}",
+    )
+    assert say("tau", rest) == []
+
+
+def test_logits_where_probabilities_are_taken(say: Any) -> None:
+    (found,) = say("tau", BOOK.replace("target: page", "target: both").replace("TAU", "4"))
+    assert "takes probabilities as they are, but 'both' holds logits" in found.message
+
+
+def test_a_student_that_is_a_distribution_already(say: Any) -> None:
+    text = chain("soft_cross_entropy", "target: target", 4).replace("losses:", (
+        "  own: {use: probabilities, of: student.logits, tau: 4}\nlosses:"
+    ))  # fmt: skip
+    (found,) = say("tau", text.replace("student: student.logits", "student: own"))
+    assert "at tau 4, but 'own' holds probabilities" in found.message
