@@ -37,8 +37,13 @@ class Axis:
         return min(1.0, min(self.width, look) / self.size)
 
     def through(self, kernel: float, stride: float, dilation: float, length: int) -> Axis:
-        """Behind a sliding window; a stride below 1 is that of a transposed convolution."""
-        step = self.step * min(stride, 1.0)
+        """Behind a sliding window; a stride below 1 is that of a transposed convolution.
+
+        Of the values between which that one puts zeros, a window of ``kernel`` meets so many.
+        """
+        step = self.step
+        if stride < 1:
+            kernel, dilation = max(1.0, kernel * dilation * stride), 1.0
         return Axis(
             self.size,
             length,
@@ -100,6 +105,8 @@ def after(
     if rule is not None:
         return rule(args, value, result, field, rows)
     product = name in ("bmm", "baddbmm") and len(read) > 1
+    if product and field.positions > 1 and _over_positions(args[-1].shape[-2], field):
+        return field.whole  # a sum over positions, as of products of channels
     if "attention" in name or (product and not _weighs(args[-2], result)):
         return _attention(result.shape[-2], field)
     if name.startswith(_RECURRENT):
@@ -149,6 +156,28 @@ def _reduced(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, r
     return field.whole if over & _positions(value, field) else field
 
 
+def _normed(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:
+    return _reduced((value, *args[2:3]), value, result, field, rows)
+
+
+def _unfolded(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:
+    """Patches [B, C * k * k, L], one beside the other."""
+    kernel, dilation, padding, stride = args[1:5]
+    if len(field.axes) != 2:
+        return field.whole
+    lengths = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, d, p, s in zip(value.shape[2:], kernel, dilation, padding, stride, strict=True)
+    ]
+    windows = zip(field.axes, kernel, stride, dilation, lengths, strict=True)
+    return Field(tuple(axis.through(*window) for axis, *window in windows))
+
+
+def _over_positions(size: int, field: Field) -> bool:
+    """Whether a dimension holds all positions, with a class token or without."""
+    return size in (field.positions, field.positions + 1)
+
+
 def _positions(value: Tensor, field: Field) -> set[int]:
     """The dimensions of a tensor that hold positions: of maps, channels last or not, and tokens."""
     lengths, count = tuple(axis.length for axis in field.axes), len(field.axes)
@@ -163,7 +192,7 @@ def _positions(value: Tensor, field: Field) -> set[int]:
 def _linear(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:
     """All of it where positions lie in what is multiplied; the same at each position elsewhere."""
     many = field.positions > 1
-    inside = value.shape[-1] in (field.positions, field.positions + 1)
+    inside = _over_positions(value.shape[-1], field)
     calls, rest = divmod(value.shape[0], rows)  # calls of one network run as one
     alone = value.dim() == 2 and not rest and calls < min(field.positions, 5)
     return field.whole if many and (alone or inside) else field
@@ -210,5 +239,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d"), _resized),
     **dict.fromkeys(("upsample_linear1d", "upsample_bicubic2d", "upsample_nearest3d"), _resized),
     **dict.fromkeys(("mean", "sum", "amax", "max", "var", "std", "logsumexp"), _reduced),
+    "linalg_vector_norm": _normed,
+    "im2col": _unfolded,
     **dict.fromkeys(("mm", "addmm", "linear"), _linear),
 }

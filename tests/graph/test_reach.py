@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,6 +67,40 @@ def test_the_field_of_convolutions() -> None:
         deviation = math.sqrt(sum((k**2 - 1) / 12 * step**2 for k, step in windows))
         assert reach.field == pytest.approx(min(most, 4 * deviation) / 64)
     assert found["student.e"].field == 1
+
+
+@pytest.mark.parametrize(("kernel", "inputs"), [(2, 1), (4, 2), (1, 1)])
+def test_a_transposed_convolution_sees_few_values(kernel: int, inputs: int) -> None:
+    """Of 2 steps: a value is made of half as many inputs as the kernel is wide."""
+    up = nn.ConvTranspose2d(4, 4, kernel, stride=2)
+    found = of_taps(nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), up), {"a": "1"}, ["B", 3, 64, 64])
+    assert found["student.a"].field == pytest.approx(4 * inputs / 64, rel=0.15)
+
+
+class Called(nn.Module):
+    """Some function of one tensor."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda x: x.flatten(2).norm(dim=2), 1),
+        (lambda x: F.normalize(x, dim=1), 3 / 16),
+        (lambda x: x.flatten(2) @ x.flatten(2).mT, 1),
+        (lambda x: F.unfold(x, 2, stride=2), 4 / 16),
+    ],
+)
+def test_the_field_of_functions(call: Callable[[Tensor], Tensor], field: float) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Called(call))
+    found = of_taps(net, {"a": "1"}, ["B", 3, 16, 16])["student.a"]
+    assert found.field == pytest.approx(field, rel=0.05)
 
 
 class Gated(nn.Module):
