@@ -219,20 +219,20 @@ class Learner(Scorer):
             p.grad = grad
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
-        """Counts, moves a scheduler of steps, writes the log."""
+        """Counts, writes the log, moves a scheduler of steps."""
         self.batch += 1
         iteration = self._first_iteration + self.trainer.global_step
         if iteration == self.iteration:
             return  # gradients are still being accumulated
         self.iteration = iteration
         settings = self.settings
+        row = self.watch.after_step(iteration)
+        if iteration % settings.log_every == 0:  # of this step, so before the rate moves on
+            losses = self.means.last()
+            row = {**self.watch.logged(self.optimizer, losses), **losses, **row}
         written = settings.scheduler
         if self.scheduler is not None and written is not None and written.interval == "step":
             self.scheduler.step()
-        row = self.watch.after_step(iteration)
-        if iteration % settings.log_every == 0:
-            losses = self.means.last()
-            row = {**self.watch.logged(self.optimizer, losses), **losses, **row}
         if row:
             self.write(row)
 

@@ -119,6 +119,12 @@ def test_weights_follow_their_schedules(whole: Path) -> None:
     assert points(run, "epoch")[6] == 1.5
 
 
+def test_the_learning_rate_is_that_of_the_step(tmp_path: Path) -> None:
+    falling = {"use": "StepLR", "step_size": 1, "gamma": 0.5, "interval": "step"}
+    go(spec(train={"teacher": None, "epochs": 1, "scheduler": falling}), tmp_path, steps=3)
+    assert points(run_of(tmp_path), "lr") == {1: 0.1, 2: 0.05, 3: 0.025}
+
+
 def flat(value: Tensor, net: nn.Module) -> Tensor:
     found = torch.autograd.grad(value, list(net.parameters()), retain_graph=True)
     return torch.cat([g.flatten() for g in found])
