@@ -64,16 +64,16 @@ class Sight:
 
     def models_behind(self, reference: str) -> list[str]:
         """The models that a value is made of, in the order of the spec."""
-        owners = {ref.partition(".")[0] for ref in self._behind(reference)}
+        owners = {ref.partition(".")[0] for ref in self.behind(reference)}
         return [name for name in self.spec.models if name in owners]
 
     def batch_behind(self, reference: str) -> list[str]:
         """The batch entries that a value is made of by signals, in the order of the spec."""
-        found = self._behind(reference)
+        found = self.behind(reference)
         return [name for name in self.spec.batch if name in found]
 
-    def _behind(self, reference: str) -> set[str]:
-        """The taps and batch entries that links and signals lead to."""
+    def behind(self, reference: str) -> set[str]:
+        """The taps and batch entries that a value is made of, through links and signals."""
         found: set[str] = set()
         waiting = [reference]
         while waiting:

@@ -32,3 +32,12 @@ def test_one_without_the_other_is_fine(say: Any, old: str, new: str) -> None:
     if "layer2" in new:
         rest = rest.replace("soft_target", "similarity").replace("teacher.logits", "teacher.layer2")
     assert say("smoothing", rest) == []
+
+
+def test_a_target_without_a_teacher_is_fine(say: Any) -> None:
+    rest = REST.replace("soft_target", "soft_cross_entropy")
+    rest = rest.replace("teacher: teacher.logits", "target: made")
+    made = "signals:\n  made: {use: virtual_teacher, label: label, like: student.logits}\n"
+    assert say("smoothing", made + rest) == []
+    made = "signals:\n  made: {use: probabilities, of: teacher.logits}\n"
+    assert len(say("smoothing", made + rest)) == 1
