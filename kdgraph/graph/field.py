@@ -173,6 +173,17 @@ def _unfolded(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, 
     return Field(tuple(axis.through(*window) for axis, *window in windows))
 
 
+def _sliced(args: Sequence[Any], value: Tensor, result: Tensor, field: Field, rows: int) -> Field:
+    """Of every n-th position, each lies n times as far from the next."""
+    dim, step = (args[1] if len(args) > 1 else 0) % value.dim(), args[4] if len(args) > 4 else 1
+    found = sorted(_positions(value, field))
+    if step == 1 or dim not in found or len(found) != len(field.axes):
+        return field
+    axes = list(field.axes)
+    axes[found.index(dim)] = axes[found.index(dim)].through(1, step, 1, result.shape[dim])
+    return Field(tuple(axes))
+
+
 def _over_positions(size: int, field: Field) -> bool:
     """Whether a dimension holds all positions, with a class token or without."""
     return size in (field.positions, field.positions + 1)
@@ -241,5 +252,6 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "sum", "amax", "max", "var", "std", "logsumexp"), _reduced),
     "linalg_vector_norm": _normed,
     "im2col": _unfolded,
+    "slice": _sliced,
     **dict.fromkeys(("mm", "addmm", "linear"), _linear),
 }

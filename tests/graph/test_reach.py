@@ -95,6 +95,8 @@ class Called(nn.Module):
         (lambda x: F.normalize(x, dim=1), 3 / 16),
         (lambda x: x.flatten(2) @ x.flatten(2).mT, 1),
         (lambda x: F.unfold(x, 2, stride=2), 4 / 16),
+        (lambda x: F.avg_pool2d(x[:, ::2, ::2, ::2], 2), 5 / 16),
+        (lambda x: F.avg_pool2d(x[..., 4:12, 4:12], 2), 4 / 16),
     ],
 )
 def test_the_field_of_functions(call: Callable[[Tensor], Tensor], field: float) -> None:
