@@ -9,6 +9,7 @@ from torch.fx.node import map_arg
 
 from kdgraph.capture.ladder import open_module
 from kdgraph.capture.observe import RawCapture
+from kdgraph.capture.record import Declined
 from kdgraph.capture.world import quiet
 from kdgraph.graph import DistillGraph, role_of
 from kdgraph.passes._open import inputs_of, is_leaf
@@ -36,13 +37,17 @@ class Opener:
         module = graph.root.get_submodule(str(node.target))
         if _leaf(module) or any(_hooked(module.modules())):
             return
-        key = module, _shapes(node)
+        try:
+            given = inputs_of(node, module, graph.spec)
+        except (Declined, TypeError):  # more than tensors, or not what its forward takes
+            return
+        key = module, str([(name, v.shape, v.dtype) for name, (_, v) in given.items()])
         if key not in self._seen:
-            self._seen[key] = _traced(node, module, graph)
+            self._seen[key] = _traced(module, {name: v for name, (_, v) in given.items()})
         raw = self._seen[key]
         if raw is None:
             return
-        for new in _splice(node, raw, inputs_of(node, module, graph.spec), graph):
+        for new in _splice(node, raw, given, graph):
             if new.op == "call_module":
                 self._open(new, graph)
 
@@ -56,18 +61,13 @@ def _hooked(modules: Iterable[nn.Module]) -> Iterable[bool]:
     return (bool(m._forward_hooks or m._forward_pre_hooks) for m in modules)
 
 
-def _shapes(node: fx.Node) -> str:
-    return str([getattr(n.meta.get("val"), "shape", None) for n in node.all_input_nodes])
-
-
-def _traced(node: fx.Node, module: nn.Module, graph: DistillGraph) -> RawCapture | None:
+def _traced(module: nn.Module, inputs: dict[str, Tensor]) -> RawCapture | None:
     """The module as a graph; where it cannot be opened right through, one level of it."""
     tries: list[Callable[[nn.Module], bool]] = [lambda m: not _leaf(m), lambda m: False]
     for opens in tries:
         try:
-            given = inputs_of(node, module, graph.spec)
             with quiet():
-                raw = open_module(module, {n: value for n, (_, value) in given.items()}, opens)
+                raw = open_module(module, inputs, opens)
         except Exception:  # the model's own code may raise anything while it is traced
             continue
         if not raw.extras and not any(n.meta.get("kd_mutates") for n in raw.graph.nodes):

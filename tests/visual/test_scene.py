@@ -116,6 +116,51 @@ def test_parameters_count_where_they_are_read_first() -> None:
     assert {"linear", "relu"} <= {n["kind"] for n in teacher}
 
 
+class Pooled(nn.Module):
+    """Takes pictures of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_one_network_on_two_sizes() -> None:
+    """Inside, too, the shapes are those of each call; whatever orders the calls of a GPU."""
+    out = {"taps": {"out": "output"}}
+    spec = {
+        "kdgraph": 1,
+        "name": "sizes",
+        "batch": {"x": {"shape": ["B", 3, 8, 8]}, "wide": {"shape": ["B", 3, 16, 16]}},
+        "models": {
+            "teacher": {**out, "input": "wide"},
+            "second": {**out, "input": "x"},
+            "student": {**out, "input": "x"},
+        },
+        "losses": {
+            name: {"use": "hint", "student": "student.out", "teacher": f"{name}.out"}
+            for name in ("teacher", "second")
+        },
+    }
+    frozen = Pooled()
+    nets = {"teacher": frozen, "second": frozen, "student": Pooled()}
+    (leg,) = scene([kdgraph.plan(spec, models=nets, also=["overlap"])])["legs"]
+    first = leg["steps"][0]
+    shapes = {
+        (n["owner"], tuple(n["shape"]))
+        for b in first["boxes"]
+        for n in (leg["nodes"][i] for i in numbers(b["items"]))
+        if n["kind"] == "ReLU"
+    }
+    assert shapes == {
+        ("teacher", ("B", 4, 16, 16)),
+        ("second", ("B", 4, 8, 8)),
+        ("student", ("B", 4, 8, 8)),
+    }
+
+
 def test_what_a_pass_said_of_one_model_is_not_told_of_another(text: str) -> None:
     """Whose names begin alike."""
     further = text.replace(
