@@ -86,7 +86,8 @@ def test_every_method_has_a_baseline(method: str) -> None:
     plain = ROOT / "benchmarks" / "methods" / f"{method}_plain.yaml"
     shipped = ROOT / "specs" / "methods" / f"{method}.yaml"
     own, other = (kdgraph.load_spec(path) for path in (shipped, plain))
-    assert [str(d) for d in kdgraph.check(plain)] == []
+    # what the paper does although an expert would not, its baseline does as well
+    assert [str(d) for d in kdgraph.check(plain) if not d.code.startswith("KD6")] == []
     assert own.train is not None
     assert other.train is not None
     assert (own.train.epochs, own.train.seed) == (other.train.epochs, other.train.seed)
