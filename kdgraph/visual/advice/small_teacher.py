@@ -7,17 +7,20 @@ from collections.abc import Iterator, Sequence
 from kdgraph.errors import Diagnostic
 from kdgraph.visual.advice.base import Say, Sight, register_advice
 
+_STEERING = ("weight", "mask")
+
 
 @register_advice("small_teacher", "KD606")
 def run(sight: Sight, say: Say) -> Iterator[Diagnostic]:
     """A teacher of fewer parameters than the student.
 
-    Several that teach by one edge are added up. Models that actions change are left aside: they
-    may have grafts, or lose channels.
+    Several that teach by one edge are added up. Models that only say how much a row counts are no
+    teachers. Those that actions change are left aside: they may have grafts, or lose channels.
     """
     told = set()
     for edge in sight.edges.values():
-        behind = {m for _, ref in edge.references() for m in sight.models_behind(ref)}
+        read = [ref for keys, ref in edge.references() if keys[0] not in _STEERING]
+        behind = {m for ref in read for m in sight.models_behind(ref)}
         networks = dict.fromkeys(sight.spec.network(m) for m in sight.spec.models if m in behind)
         teachers = tuple(n for n in networks if not sight.spec.is_learning(n))
         changed = any(sight.spec.is_acted_on(n) for n in networks)

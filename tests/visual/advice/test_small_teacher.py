@@ -60,3 +60,12 @@ def test_several_count_together() -> None:
     (message,) = told(HEAD.replace("STUDENT", "resnet14"))
     assert message.startswith("teachers 'teacher' and 'other' have ")
     assert told(HEAD.replace("STUDENT", "resnet8")) == []
+
+
+def test_what_only_weighs_rows_is_no_teacher() -> None:
+    text = HEAD.replace("STUDENT", "resnet14").replace("cifar/resnet8", "cifar/resnet20", 1)
+    text = text.replace("teacher: both, tau: 4", "teacher: teacher.logits, weight: sure")
+    text = text.replace("both: {use: ensemble", "sure: {use: certainty")
+    text = text.replace("[teacher.logits, other.logits]", "other.logits")
+    assert told(text) == []
+    assert len(told(text.replace("teacher: teacher.logits", "teacher: other.logits"))) == 1
