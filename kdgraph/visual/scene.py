@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import fx
 
 from kdgraph.graph import DistillGraph, owner_of
@@ -47,10 +49,19 @@ def scene(reports: Iterable[Report]) -> dict[str, Any]:
     """
     name, versions, legs = "", {}, []
     for report in reports:
-        facts = manifest(report, cost=False)
-        name, versions = report.spec.name, facts["versions"]
-        legs.append(_Leg(report, facts).data())
+        with _as_in_training():
+            facts = manifest(report, cost=False)
+            name, versions = report.spec.name, facts["versions"]
+            legs.append(_Leg(report, facts).data())
     return {"kdgraph_scene": VERSION, "name": name, "versions": versions, "legs": legs}
+
+
+@contextmanager
+def _as_in_training() -> Iterator[None]:
+    """What surrounds the call has no part in what a step costs: autocast, a validation."""
+    off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+    with torch.inference_mode(False), off[0], off[1]:
+        yield
 
 
 class _Leg:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -331,6 +331,16 @@ def test_a_leg_for_each_stage(text: str) -> None:
     assert [leg["name"] for leg in legs] == ["first", "second"]
     assert set(legs[0]["weights"]) == {"label", "hint"}
     assert set(legs[1]["weights"]) == {"label", "relation"}
+
+
+@pytest.mark.parametrize(
+    "around", [torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)]
+)
+def test_is_the_same_wherever_it_is_drawn(
+    report: Report, drawn: dict[str, Any], around: Callable[[], Any]
+) -> None:
+    with around():
+        assert scene([report]) == drawn
 
 
 def test_is_the_same_each_time_and_plain_json(report: Report, drawn: dict[str, Any]) -> None:
