@@ -92,6 +92,7 @@ def with_book(spec: Spec, columns: Collection[Kept]) -> Spec:
     changed["batch"] |= _batch(spec, columns, entries)
     found = spec.model_copy(update=changed)
     found._places = _places(spec, columns, entries)
+    found._booked = frozenset(entries.values())
     return found
 
 

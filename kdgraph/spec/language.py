@@ -113,6 +113,7 @@ class Spec(Strict):
     _file: str = PrivateAttr("<spec>")
     _leg: str | None = PrivateAttr(None)
     _batch_from: str = PrivateAttr("data.batch_size")
+    _booked: frozenset[str] = PrivateAttr(frozenset())
     _learning: frozenset[str] = PrivateAttr(frozenset())
     _moving: frozenset[str] = PrivateAttr(frozenset())
     _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
@@ -142,6 +143,11 @@ class Spec(Strict):
     def batch_from(self) -> str:
         """In words, what says how many rows a batch of training has."""
         return self._batch_from
+
+    @property
+    def booked(self) -> frozenset[str]:
+        """The batch entries whose values a book holds."""
+        return self._booked
 
     def is_trainable(self, model: str) -> bool:
         """Whether a model learns: as written, else only the one named ``student``."""

@@ -102,8 +102,10 @@ class _Fold:
 
     def picture(self) -> Picture:
         for node in self.graph.graph.find_nodes(op="placeholder"):
-            sizes = ", ".join(map(str, self.spec.batch[str(node.target)].shape))
-            self._add(Box(node.name, str(node.target), (f"[{sizes}]",), "batch"), node)
+            name = str(node.target)
+            sizes = ", ".join(map(str, self.spec.batch[name].shape))
+            source = ("from the book",) if name in self.spec.booked else ()
+            self._add(Box(node.name, name, (f"[{sizes}]", *source), "batch"), node)
         for model in self.spec.networks:
             self._model(model)
         for node in self.graph:

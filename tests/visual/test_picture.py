@@ -4,7 +4,9 @@ import networkx as nx
 from torch import Tensor, nn
 
 import kdgraph
+from kdgraph.book import Column
 from kdgraph.runtime.report import Report
+from kdgraph.spec.booked import with_book
 from kdgraph.visual import picture, scene
 from kdgraph.visual.words import path_words
 
@@ -85,6 +87,15 @@ def test_parts_say_what_they_are(report: Report) -> None:
     assert boxes["signals_unit"].role == "signal"
     assert boxes["total"].lines == ("0.5 label + (linear 1 to 0) hint + relation",)
     assert boxes["image"].lines == ("[B, 3, 16, 16]",)
+
+
+def test_what_a_book_gives_says_so(text: str) -> None:
+    columns = [Column("teacher.mid", (16, 8, 8)), Column("unit", (16, 8, 8))]
+    drawn = picture(kdgraph.plan(with_book(kdgraph.load_spec(text), columns)))
+    batch = {b.title: b.lines[1:] for b in drawn.boxes if b.role == "batch"}
+    assert batch == {
+        "image": (), "label": (), "teacher_mid": ("from the book",), "unit": ("from the book",),
+    }  # fmt: skip
 
 
 def test_depth_opens_modules(report: Report) -> None:
