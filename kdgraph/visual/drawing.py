@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class Drawing:
         """The page, and SVG where a viewer shows no page: on GitHub, in print."""
         found = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if find_engine() is not None:
-            found["image/svg+xml"] = svg(self._picture())
+            with suppress(RuntimeError, OSError):  # a Graphviz that fails is no reason for no page
+                found["image/svg+xml"] = svg(self._picture())
         return found
 
 

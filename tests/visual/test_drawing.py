@@ -91,3 +91,14 @@ def test_a_spec_is_drawn_with_all_its_stages(text: str, tmp_path: Path) -> None:
     assert '"name":"first"' not in kdgraph.draw(staged, stage="second").html()
     boxed = kdgraph.draw(staged, depth=1).save(tmp_path / "graph.dot").read_text()
     assert len(boxed) > len(kdgraph.draw(staged).save(tmp_path / "graph.dot").read_text())
+
+
+def test_a_notebook_has_the_page_where_graphviz_fails(
+    drawn: Drawing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> str:
+        raise RuntimeError("drew nothing")
+
+    monkeypatch.setattr(drawing, "find_engine", lambda: "dot")
+    monkeypatch.setattr(drawing, "svg", fails)
+    assert set(drawn._repr_mimebundle_()) == {"text/plain", "text/html"}
