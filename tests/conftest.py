@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.visual.browser import Browser
 
 # Set before anything imports torch, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,7 +44,7 @@ def _seeds() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def require_system() -> Callable[[str, object], None]:
     """``require_system("graphviz", shutil.which("dot"))``: needs a system package.
 
@@ -64,3 +68,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA GPU")
+
+
+@pytest.fixture(scope="module")
+def window(require_system: Callable[[str, object], None]) -> Iterator[Browser]:
+    """One browser for all tests of a file."""
+    if not IN_CI:
+        pytest.importorskip("selenium", reason="needs selenium, of kdgraph[dev]")
+    from tests.visual.browser import chromium, programs
+
+    found = programs()
+    require_system("chromium, and chromium-driver", found)
+    assert found is not None
+    with chromium(*found) as browser:
+        yield browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def manifest(report: Report, *, cost: bool = True, batch: int | None = None) -> 
         "name": spec.name,
         **({"stage": spec.leg} if spec.leg else {}),
         "spec_sha256": hashlib.sha256(lock(report, spec.folder).encode()).hexdigest(),
-        "versions": _versions(),
+        "versions": versions(_LIBRARIES),
         "example_sizes": letter_sizes(spec),
         "batch": {n: list(e.shape) for n, e in spec.batch.items()},
         "models": {name: _model(report, name) for name in spec.models},
@@ -72,9 +73,10 @@ def manifest(report: Report, *, cost: bool = True, batch: int | None = None) -> 
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Of Python and of libraries, where they are installed."""
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in libraries:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

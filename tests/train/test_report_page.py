@@ -13,9 +13,8 @@ import pytest
 from kdgraph.train.report import probe as probes
 from kdgraph.train.report import report as reports
 from kdgraph.train.report.page import POINTS, embedded, page
-from tests.conftest import IN_CI
 from tests.train.reported import HOSTILE, NETS, go, spec
-from tests.visual.browser import Browser, chromium, programs
+from tests.visual.browser import Browser
 
 
 @pytest.fixture(autouse=True)
@@ -73,18 +72,6 @@ def test_a_picture_that_fails_ends_no_training(
     monkeypatch.setattr(reports, "scene", fails)
     assert go(spec(train={"teacher": None}), tmp_path, steps=1).runs[0].steps == 1
     assert "could not be drawn: ValueError: no ink" in (tmp_path / "report.json").read_text()
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    if not IN_CI:
-        pytest.importorskip("selenium", reason="needs selenium, of kdgraph[dev]")
-    found = programs()
-    if found is None:
-        reason = "needs the system packages chromium and chromium-driver"
-        (pytest.fail if IN_CI else pytest.skip)(reason)
-    with chromium(*found) as browser:
-        yield browser
 
 
 CHARTS = "return Array.from(document.querySelectorAll('.uplot'), e => e.parentElement.parentElement"

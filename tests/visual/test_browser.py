@@ -11,26 +11,12 @@ import pytest
 
 from kdgraph.runtime.report import Report
 from kdgraph.visual import html, manifest, scene
-from tests.conftest import IN_CI
 from tests.visual import page_scene
-from tests.visual.browser import Browser, chromium, programs
+from tests.visual.browser import Browser
 from tests.visual.page_scene import EMOJI, LONG, RTL, SCRIPT
 
 SVG = "{http://www.w3.org/2000/svg}"
 BOX = "#world [data-id='{}']"
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    """One browser for all tests of this file."""
-    if not IN_CI:
-        pytest.importorskip("selenium", reason="needs selenium, of kdgraph[dev]")
-    found = programs()
-    if found is None:
-        reason = "needs the system packages chromium and chromium-driver"
-        (pytest.fail if IN_CI else pytest.skip)(reason)
-    with chromium(*found) as browser:
-        yield browser
 
 
 @pytest.fixture

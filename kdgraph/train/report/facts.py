@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-_LIBRARIES = (
+LIBRARIES = (
     "kdgraph", "torch", "lightning", "torchmetrics", "torchvision", "timm", "transformers",
     "numpy", "triton",
 )  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the libraries that a training may use, where they are installed."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def machine(device: str) -> dict[str, str]:

@@ -9,12 +9,13 @@ from typing import Any
 from kdgraph.runtime.report import Report as Compiled
 from kdgraph.spec.language import Spec
 from kdgraph.train.keep import write_json
-from kdgraph.train.report.facts import machine, versions
+from kdgraph.train.report.facts import LIBRARIES, machine
 from kdgraph.train.report.page import embedded, page
 from kdgraph.train.report.record import finite
 from kdgraph.train.report.spec_text import as_written, document, edges_of
 from kdgraph.train.result import Result
 from kdgraph.visual.html import html
+from kdgraph.visual.manifest import versions
 from kdgraph.visual.scene import scene
 
 VERSION = 1
@@ -42,7 +43,7 @@ class Report:
             "name": written.name,
             "description": written.description,
             "data": data,
-            "versions": versions(),
+            "versions": versions(LIBRARIES),
             "machine": {},
             "edges": edges_of(written),
         }
