@@ -41,6 +41,15 @@ class FakeStep:
     gradients: list[Held]
 
 
+@contextmanager
+def as_in_training() -> Iterator[None]:
+    """What surrounds a call has no part in what a step does: autocast, a validation."""
+    off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+    with torch.inference_mode(False), off[0], off[1]:
+        yield
+
+
+@as_in_training()
 def fake_step(graph: DistillGraph, batch: Mapping[str, Tensor]) -> FakeStep:
     """Runs forward and backward of a graph on fake tensors.
 
@@ -72,6 +81,7 @@ def fake_step(graph: DistillGraph, batch: Mapping[str, Tensor]) -> FakeStep:
         raise CannotRun(_reason(meter.node, error)) from error
 
 
+@as_in_training()
 def fake_forward(
     graph: DistillGraph,
     batch: Mapping[str, Tensor],

@@ -48,13 +48,17 @@ class JoinedLosses(nn.Module):
     """A divergence and the cross-entropy of the same student logits, in one launch.
 
     Attributes:
+        name: of the kernel.
         names: the edges, in the order of the values.
         plain: their modules, in the same order.
         divergence: which of them is the divergence.
     """
 
-    def __init__(self, kernel: Kernel, edges: Mapping[str, LossModule], divergence: str) -> None:
+    def __init__(
+        self, name: str, kernel: Kernel, edges: Mapping[str, LossModule], divergence: str
+    ) -> None:
         super().__init__()
+        self.name = name
         self.kernel = kernel
         self.names = tuple(edges)
         self.plain = nn.ModuleList(edges.values())

@@ -111,7 +111,9 @@ def _together(one: _Taken, label: Edge, graph: DistillGraph, context: Context) -
     name = f"kernel.{edges[0].name}_{edges[1].name}"
     module = context.module(
         f"rewritten.{name}",
-        lambda: JoinedLosses(one.kernel, {e.name: e.module for e in edges}, one.edge.name),
+        lambda: JoinedLosses(
+            one.name, one.kernel, {e.name: e.module for e in edges}, one.edge.name
+        ),
     )
     one_node(edges, name, module, graph, context)
     names = f"{edges[0].name}, {edges[1].name}"

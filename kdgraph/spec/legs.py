@@ -9,6 +9,7 @@ from kdgraph.errors import Diagnostic, KDGraphError, Span, near
 from kdgraph.spec.entry import ActionEntry, Entry
 from kdgraph.spec.language import Spec
 from kdgraph.spec.stages import PhaseSpec, StageSpec
+from kdgraph.spec.steer import Schedule
 from kdgraph.spec.tree import Keys, Places
 
 
@@ -78,6 +79,23 @@ def at_stage(spec: Spec, leg: str) -> Spec:
         found._batch_from = f"batch_size of stage {stage.name!r}"
     found._places = Places({k: v for k, v in values.items() if v is not None}, spec._places.keys)
     return found
+
+
+def schedules(spec: Spec, *, weights: bool = True) -> Iterator[tuple[str, Schedule]]:
+    """Every number that a schedule moves, as ``losses.soft.tau``.
+
+    Args:
+        spec: a whole one, or that of a leg.
+        weights: whether the weights of loss edges are among them.
+    """
+    for part, entries in (("losses", spec.losses), ("signals", spec.signals)):
+        for name, entry in entries.items():
+            for field in entry.steer_fields():
+                value = getattr(entry, field)
+                if isinstance(value, Schedule) and (
+                    weights or (part, field) != ("losses", "weight")
+                ):
+                    yield f"{part}.{name}.{field}", value
 
 
 def epochs_of(spec: Spec, model: str) -> int:

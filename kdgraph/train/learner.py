@@ -26,6 +26,7 @@ from kdgraph.train.optim import (
     by_model,
     frozen_names,
     join,
+    only_gradients_of,
     restore,
     state_of,
     trained_parameters,
@@ -205,18 +206,9 @@ class Learner(Scorer):
         """Each model's gradients by themselves, as if it had an optimiser of its own."""
         if gradient_clip_val is None:
             return
-        parts = by_model(self.distill, self.score.model)
-        grads = {p: p.grad for part in parts for p in part}
-        for part in parts:
-            for p in grads:  # Lightning clips all that an optimiser has a gradient of
-                p.grad = None
-            for p in part:
-                p.grad = grads[p]
-            super().configure_gradient_clipping(
-                optimizer, gradient_clip_val, gradient_clip_algorithm
-            )
-        for p, grad in grads.items():
-            p.grad = grad
+        clip = super().configure_gradient_clipping
+        for _ in only_gradients_of(by_model(self.distill, self.score.model)):
+            clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         """Counts, writes the log, moves a scheduler of steps."""

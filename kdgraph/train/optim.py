@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -114,6 +114,22 @@ def by_model(step: DistillModule, student: str) -> list[list[nn.Parameter]]:
         model = name.partition(".")[0]
         found.setdefault(model if model in step.models else student, []).append(parameter)
     return list(found.values())
+
+
+def only_gradients_of(parts: Sequence[Sequence[nn.Parameter]]) -> Iterator[None]:
+    """Hides all gradients but those of one part, for each part in turn; at the end all are back.
+
+    What clips, as Lightning does, takes all that an optimiser has a gradient of.
+    """
+    grads = {p: p.grad for part in parts for p in part}
+    for part in parts:
+        for p in grads:
+            p.grad = None
+        for p in part:
+            p.grad = grads[p]
+        yield
+    for p, grad in grads.items():
+        p.grad = grad
 
 
 def state_of(optimizer: torch.optim.Optimizer, step: DistillModule) -> dict[str, Any]:

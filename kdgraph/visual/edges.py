@@ -61,7 +61,7 @@ def _kernel(report: Report, name: str) -> str | None:
         if isinstance(module, KernelLoss) and owner_of(node) == f"losses.{name}":
             return module.name
         if isinstance(module, JoinedLosses) and name in module.names:
-            return next(n for n, kernel in KERNELS.items() if kernel is module.kernel)
+            return module.name
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import fx, nn
+from torch import fx
 
 from kdgraph.graph import DistillGraph, owner_of
 from kdgraph.graph.printer import target_name
@@ -47,14 +47,9 @@ class History:
 
 def kernels(nodes: Iterable[fx.Node], graph: DistillGraph) -> list[str]:
     """The kernels that compute some nodes on a GPU."""
-    found: list[str] = []
-    for node in nodes:
-        module = graph.root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        for part in module.modules() if isinstance(module, nn.Module) else ():
-            if isinstance(part, KernelLoss):
-                found.append(part.name)
-            elif isinstance(part, JoinedLosses):
-                found.append("softmax_rows")
+    called = (graph.root.get_submodule(str(n.target)) for n in nodes if n.op == "call_module")
+    parts = (part for module in called for part in module.modules())
+    found = (part.name for part in parts if isinstance(part, KernelLoss | JoinedLosses))
     return list(dict.fromkeys(found))
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import fx
 
 from kdgraph.graph import DistillGraph, owner_of
 from kdgraph.graph.cost import CannotRun, Cost, cost
+from kdgraph.graph.fake_step import as_in_training
 from kdgraph.graph.ops import tap
 from kdgraph.passes.manager import Record
 from kdgraph.passes.pipeline import MANDATORY
 from kdgraph.runtime.report import Report
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import schedules
 from kdgraph.spec.steer import Schedule
 from kdgraph.visual.costs import batch_rows, cost_facts
 from kdgraph.visual.edges import edges
@@ -49,19 +49,11 @@ def scene(reports: Iterable[Report]) -> dict[str, Any]:
     """
     name, versions, legs = "", {}, []
     for report in reports:
-        with _as_in_training():
+        with as_in_training():
             facts = manifest(report, cost=False)
             name, versions = report.spec.name, facts["versions"]
             legs.append(_Leg(report, facts).data())
     return {"kdgraph_scene": VERSION, "name": name, "versions": versions, "legs": legs}
-
-
-@contextmanager
-def _as_in_training() -> Iterator[None]:
-    """What surrounds the call has no part in what a step costs: autocast, a validation."""
-    off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
-    with torch.inference_mode(False), off[0], off[1]:
-        yield
 
 
 class _Leg:
@@ -96,11 +88,7 @@ class _Leg:
                 for r in self.report.records
             ],
             "weights": {n: _number(e.weight, ends) for n, e in spec.losses.items()},
-            "steered": {
-                name: _number(value, ends)
-                for name, field, value in _moving(spec)
-                if field != "weight"
-            },
+            "steered": {n: _number(v, ends) for n, v in schedules(spec, weights=False)},
             "steps": [self._step(None), *map(self._step, self.changed)],
             "nodes": self.pool,
         }
@@ -203,23 +191,13 @@ def _parts(graph: DistillGraph) -> dict[str, list[_Node]]:
     return found
 
 
-def _moving(spec: Spec) -> Iterator[tuple[str, str, Schedule]]:
-    """Every number that a schedule moves: its name, its field, itself."""
-    for part, entries in (("losses", spec.losses), ("signals", spec.signals)):
-        for name, entry in entries.items():
-            for field in type(entry).model_fields:
-                value = getattr(entry, field)
-                if isinstance(value, Schedule):
-                    yield f"{part}.{name}.{field}", field, value
-
-
 def _ends(spec: Spec, epochs: int | None) -> dict[str, float]:
     """Where curves end, in epochs and in iterations: all that count alike at the same place.
 
     Where the length of training is not known, it is as far as the last point of any of them.
     """
     last: dict[str, float] = {}
-    for _, _, value in _moving(spec):
+    for _, value in schedules(spec):
         for unit in ("epochs", "iterations"):
             points = getattr(value, unit, None) or (0.0,)
             last[unit] = max(last.get(unit, 0.0), *points)

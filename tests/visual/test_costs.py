@@ -96,3 +96,12 @@ def test_optimisers_keep_what_is_said(use: str, extra: dict[str, Any]) -> None:
     kept = [v for v in optimizer.state[weight].values() if isinstance(v, Tensor)]
     numbers = sum(v.numel() for v in kept if v.numel() > 1)
     assert optimizer_copies(Optimizer(use=use, **extra)) == numbers / 100
+
+
+def test_a_step_costs_the_same_wherever_it_is_asked(report: Report) -> None:
+    """In a validation, which torch runs without gradients, and under autocast."""
+    told = manifest(report)["cost"]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        again = manifest(report)["cost"]
+    assert told["total"]["flops_backward"] > 0
+    assert {**again, "seconds": 0} == {**told, "seconds": 0}

@@ -8,6 +8,7 @@ from torch import Tensor, optim
 
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
+from kdgraph.spec.legs import schedules
 from kdgraph.spec.steer import Schedule
 
 
@@ -31,14 +32,10 @@ def figures(step: DistillModule, losses: Mapping[str, float]) -> dict[str, float
     now = weights(step, losses)
     found = {f"weight/{name}": value for name, value in now.items()}
     found |= {f"weighted/{name}": value * losses[name] for name, value in now.items()}
-    for part, entries in (("losses", step.spec.losses), ("signals", step.spec.signals)):
-        for name, entry in entries.items():
-            for field in entry.steer_fields():
-                schedule = getattr(entry, field)
-                if isinstance(schedule, Schedule) and (part, field) != ("losses", "weight"):
-                    value = _number(schedule, step)
-                    assert value is not None
-                    found[f"steered/{part}.{name}.{field}"] = value
+    for name, schedule in schedules(step.spec, weights=False):
+        value = _number(schedule, step)
+        assert value is not None
+        found[f"steered/{name}"] = value
     return found
 
 

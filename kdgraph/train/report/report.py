@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from kdgraph.runtime.report import Report as Compiled
 from kdgraph.spec.language import Spec
-from kdgraph.train.keep import write_json
+from kdgraph.train.keep import write_json, write_text
 from kdgraph.train.report.facts import LIBRARIES, machine
 from kdgraph.train.report.page import embedded, page
 from kdgraph.train.report.record import finite
@@ -114,10 +113,4 @@ class Report:
         """Writes both files."""
         found = self.as_dict()
         write_json(self.folder / JSON, found)
-        path = self.folder / HTML
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(page(found, self._graph), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_text(self.folder / HTML, page(found, self._graph))
