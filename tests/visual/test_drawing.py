@@ -49,6 +49,23 @@ def test_a_picture_that_fails_leaves_the_old_file(
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_disk_that_fills_up_leaves_the_old_file(
+    drawn: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "graph.dot"
+    path.write_text("old")
+
+    def half(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        drawn.save(path)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
 def test_a_notebook_shows_the_page_in_a_frame(drawn: Drawing) -> None:
     frames: list[dict[str, str | None]] = []
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import kdgraph
 from kdgraph.compiler import plans
+from kdgraph.passes import select_kernels
 from kdgraph.runtime.report import Report
 from kdgraph.spec.read import load_spec
 from kdgraph.visual import manifest, scene
@@ -195,6 +196,31 @@ def test_an_edge_says_how_it_is_computed(report: Report, drawn: dict[str, Any]) 
     (said,) = [(*r.did, *r.declined) for r in report.records if r.name == "select_kernels"]
     (why,) = [line for line in said if line.startswith("relation: ")]
     assert losses["relation"]["kernel_why"] == why.partition(": ")[2]
+
+
+def test_chosen_kernels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of edges that one kernel computes together, too; as where there is a GPU."""
+    monkeypatch.setattr(select_kernels, "interpreted", lambda: True)
+    spec = """
+kdgraph: 1
+name: kernels
+batch: {image: {shape: [B, 3, 16, 16]}, label: {shape: [B], dtype: int64, classes: 10}}
+models:
+  teacher: {source: cifar/resnet8, taps: {logits: output, mid: layer2}}
+  student: {source: cifar/resnet8, taps: {logits: output, mid: layer2}}
+losses:
+  label: {use: cross_entropy, student: student.logits, target: label}
+  soft: {use: soft_target, student: student.logits, teacher: teacher.logits}
+  relation: {use: relation, student: student.mid, teacher: teacher.mid}
+"""
+    report = kdgraph.plan(spec)
+    (leg,) = scene([report])["legs"]
+    boxes = {b["id"]: b for b in leg["steps"][-1]["boxes"]}
+    assert boxes["kernel_label_soft"]["lines"] == ["label and soft", "in one node"]
+    assert "kernel softmax_rows" in boxes["kernel_label_soft"]["marks"]
+    assert "kernel relation" in boxes["losses_relation"]["marks"]
+    kernels = {name: edge["kernel"] for name, edge in leg["losses"].items()}
+    assert kernels == {"label": "softmax_rows", "soft": "softmax_rows", "relation": "relation"}
 
 
 def test_every_input_is_drawn(drawn: dict[str, Any]) -> None:
