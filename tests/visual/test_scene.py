@@ -256,6 +256,7 @@ def test_numbers_that_move_have_a_curve(drawn: dict[str, Any]) -> None:
     assert weights["label"] == {"words": "0.5", "value": 0.5, "curve": None, "signal": None}
     curve = weights["hint"]["curve"]
     assert (len(curve), curve[0], curve[-1]) == (101, 1.0, 0.0)
+    assert drawn["legs"][0]["steered"] == {}  # weights stand by themselves
 
 
 def test_curves_run_over_the_epochs_of_training(text: str) -> None:
