@@ -62,8 +62,11 @@ def _too_large(file: str) -> SpecError:
     return SpecError([Diagnostic("KD102", message)])
 
 
-def parse(text: str, lines: Lines) -> Node:
+def parse(text: str, lines: Lines, *, tagged: bool = False) -> Node:
     """The located tree of one YAML document.
+
+    With ``tagged``, which is for other tools' files and never for specs, tags are kept as words
+    beside the values that they stand before; nothing is made of them.
 
     Raises:
         SpecError: KD101 to KD109, for text that is not plain, bounded YAML.
@@ -73,7 +76,7 @@ def parse(text: str, lines: Lines) -> Node:
     if bad := _CONTROL.search(text):
         message = f"character U+{ord(bad[0]):04X} is not allowed in a spec"
         raise SpecError([Diagnostic("KD109", message, lines.after(text[: bad.start()]))])
-    composer = _Composer(lines)
+    composer = _Composer(lines, tagged=tagged)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
@@ -97,6 +100,7 @@ class _Open:
     anchor: str | None
     is_mapping: bool
     in_braces: bool
+    tag: str | None = None
     items: list[Node] = field(default_factory=list)
     entries: dict[Key, Node] = field(default_factory=dict)
     keys: dict[Key, Span | None] = field(default_factory=dict)
@@ -107,10 +111,11 @@ class _Open:
 class _Composer:
     """Builds the tree from parser events with its own stack, so that depth cannot overflow it."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, *, tagged: bool) -> None:
         self.root: Node | None = None
         self.problems: list[Diagnostic] = []
         self._lines = lines
+        self._tagged = tagged
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._size = 0
@@ -147,7 +152,7 @@ class _Composer:
 
     def _check_tag(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)
-        if tag is not None:
+        if tag is not None and not self._tagged:
             shown = tag.replace("tag:yaml.org,2002:", "!!")[:60]
             message = f"the tag {shown!r} is not allowed; a spec is plain data"
             self._note("KD105", message, self._place(event))
@@ -162,7 +167,8 @@ class _Composer:
                 value = resolve(event.value)
             except ScalarError as problem:
                 self._note("KD107", str(problem), span, "put it in quotes if it is text")
-        self._put(Node(value, span), event, plain_text=event.value if event.implicit[0] else None)
+        node = Node(value, span, tag=event.tag)
+        self._put(node, event, plain_text=event.value if event.implicit[0] else None)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         name = event.anchor or ""
@@ -182,7 +188,7 @@ class _Composer:
         span = parent.key[1] if parent and parent.key else replace(self._place(event), length=1)
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         in_braces = is_mapping and bool(event.flow_style)
-        self._stack.append(_Open(span, event.anchor, is_mapping, in_braces))
+        self._stack.append(_Open(span, event.anchor, is_mapping, in_braces, event.tag))
 
     def _close(self) -> None:
         done = self._stack.pop()
@@ -190,6 +196,8 @@ class _Composer:
             node = mapping(done.entries, done.span, done.keys)
         else:
             node = sequence(done.items, done.span)
+        if done.tag is not None:
+            node = replace(node, tag=done.tag)
         self._size -= node.size - 1  # its parts are counted already
         self._put(node, None, anchor=done.anchor)
 

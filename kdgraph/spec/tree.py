@@ -23,13 +23,17 @@ MAX_PROBLEMS = 100
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place. Never changed, so that an alias may share it."""
+    """A value and its place. Never changed, so that an alias may share it.
+
+    ``tag`` is what stands before it where the reader lets tags pass, such as ``!join``.
+    """
 
     value: Scalar | tuple[Node, ...] | dict[Key, Node]
     span: Span | None = None
     keys: Mapping[Key, Span | None] = field(default_factory=dict)
     size: int = 1
     depth: int = 0
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
