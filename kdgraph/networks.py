@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -17,7 +18,9 @@ from kdgraph.capture.together import capture_calls, capture_together
 from kdgraph.capture.twin import twin
 from kdgraph.errors import CaptureError, Diagnostic, KDGraphError, ModelError, SpecError, near
 from kdgraph.graph.example import example_batch
-from kdgraph.models.load import build_model, build_skeleton, is_pretrained
+from kdgraph.models._lora import add_lora
+from kdgraph.models._start import start_from
+from kdgraph.models.load import build_model, build_skeleton, build_untrained, is_pretrained
 from kdgraph.spec.calls import together
 from kdgraph.spec.language import Spec
 
@@ -53,7 +56,8 @@ def build_networks(
             raise ModelError.of("KD409", f"the spec has no model {name!r}", help=hint)
     nets: dict[str, nn.Module] = {}
     wrong: list[Diagnostic] = []
-    for name in spec.networks:
+    # one that starts from another comes last: what describes it may be fetched with the other
+    for name in sorted(spec.networks, key=lambda n: spec.models[n].start_from is not None):
         if spec.models[name].snapshot_of is not None:
             continue  # once there is what it copies
         try:
@@ -69,12 +73,29 @@ def build_networks(
         nets[name] = net
     refuse(wrong)
     refuse(_shared(spec, nets))
+    for name in nets.keys() - given.keys():
+        _start(spec, name, nets)
+    for name, net in nets.items():
+        if (lora := spec.models[name].lora) is not None:
+            add_lora(net, lora, spec.span("models", name, "lora"))
     nets = {n: nets[n] if n in nets else _snapshot(spec, n, nets) for n in spec.networks}
     for name, net in nets.items():
         net.train(spec.is_trainable(name))
         if not spec.is_learning(name):
             net.requires_grad_(False)
     return _as_in_training(spec, nets)
+
+
+def _start(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> None:
+    """Gives a model the weights of the one that it starts from, if it does."""
+    written = spec.models[name].start_from
+    if written is None:
+        return
+    try:
+        start_from(nets[name], nets[written.model], written.layers, written.model)
+    except ModelError as error:
+        span = spec.span("models", name, "start_from")
+        raise ModelError(replace(d, span=span) for d in error.diagnostics) from error
 
 
 def _snapshot(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> nn.Module:
@@ -153,6 +174,8 @@ def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.
         )
     if skeleton:
         return build_skeleton(model.source, model.args, trust=trust, span=span)
+    if model.start_from is not None:
+        return build_untrained(model.source, model.args, trust=trust, span=span)
     weights = spec.folder / model.weights if model.weights else None
     if weights is not None:
         span = spec.span("models", name, "weights")

@@ -1,4 +1,4 @@
-"""From a trained model with what actions put into it to the plain model that it equals."""
+"""From a trained model with what actions and ``lora`` put into it to the plain model it equals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
+from kdgraph.models._lora import is_adapted, merged
+
 
 def fold(model: nn.Module) -> nn.Module:
     """A copy without anything that an action put in; in eval mode it gives the same.
 
     Every module that has a method ``folded`` is replaced by what that gives, innermost first, and
     parameters computed by modules that have ``bakes = True`` (fake quantisation) hold what was
-    computed. Parametrisations of others stay. Tied parameters stay tied.
+    computed. Low-rank adapters are merged. Parametrisations of others stay. Tied parameters stay
+    tied.
 
     Args:
         model: nothing in it changes.
@@ -36,7 +39,9 @@ def fold(model: nn.Module) -> nn.Module:
         if _is_baked(module):
             _bake(module, baked)
         result: Any = module
-        if _folds(module):
+        if is_adapted(module):
+            result = merged(module)
+        elif _folds(module):
             result = result.folded().train(module.training)
         done[id(module)] = result
         return done[id(module)]
@@ -46,7 +51,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 def without_actions(model: nn.Module) -> nn.Module:
     """The very model where no action has put anything in, else ``fold`` of it."""
-    changed = any(_folds(m) or _is_baked(m) for m in model.modules())
+    changed = any(_folds(m) or _is_baked(m) or is_adapted(m) for m in model.modules())
     return fold(model) if changed else model
 
 

@@ -16,7 +16,8 @@ from kdgraph.spec.booked import teachers_side
 from kdgraph.spec.frontier import stored
 from kdgraph.spec.language import Spec
 
-_LEFT_OUT = {"weights", "trainable", "taps"}  # of a model: told by themselves, or of no effect
+# of a model: told by themselves, of no effect, or never of a frozen one
+_LEFT_OUT = {"weights", "trainable", "taps", "start_from", "lora"}
 
 
 def described(spec: Spec, references: Collection[str]) -> dict[str, str]:

@@ -54,8 +54,8 @@ class Source(ABC):
         """The module of the user's own that ``name`` imports, which then must be trusted."""
         return None
 
-    def library(self, module: str) -> ModuleType:
-        """Imports a module of the source's library.
+    def library(self, module: str, extra: str | None = None) -> ModuleType:
+        """Imports a module of the source's library, or one that ``extra`` installs.
 
         Raises:
             ModelError: KD414, with the command that installs it.
@@ -67,7 +67,7 @@ class Source(ABC):
             raise ModelError.of(
                 "KD414",
                 f"{self.prefix}/ models need {top}, which cannot be imported: {error}",
-                help=f"pip install 'kdgraph[{self.extra}]'",
+                help=f"pip install 'kdgraph[{extra or self.extra}]'",
             ) from error
 
     def unknown(self, name: str) -> ModelError:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdgraph.errors import ModelError, near
+from kdgraph.models._installed import PACKAGE, place_of
 from kdgraph.models.base import Source, register_source
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ class HuggingFaceSource(Source):
 
     ``hf/bert`` (a model type) is built from scratch and ``args`` are fields of its config.
     ``hf/org/name`` (a model id, or a local folder such as ``hf/./folder``) is loaded with
-    ``from_pretrained``, which takes ``args``. In both, ``head`` picks the auto class by its task:
+    ``from_pretrained``, which takes ``args``. ``hf/package:NAME`` and ``hf/package:NAME/folder``
+    are the folder of an installed Python package, or one in it; nothing of the package is run.
+    In all of them ``head`` picks the auto class by its task:
     ``causal-lm`` is ``AutoModelForCausalLM``, ``image-classification`` is
     ``AutoModelForImageClassification``; without it the model is ``AutoModel``, which has no head.
+    With ``gguf_file: NAME`` the weights are those of a GGUF file in the folder, as float32.
     """
 
     prefix = "hf"
@@ -41,7 +45,7 @@ class HuggingFaceSource(Source):
         if _is_type(name):
             module = auto.from_config(_config(transformers, name, fields))
         else:
-            module = auto.from_pretrained(name, trust_remote_code=False, **fields)
+            module = auto.from_pretrained(place_of(name), trust_remote_code=False, **fields)
         return module
 
     def architecture(self, name: str, args: Mapping[str, Any], *, download: bool) -> nn.Module:
@@ -50,20 +54,21 @@ class HuggingFaceSource(Source):
         transformers, auto, fields = self._prepare(name, args)
         try:
             config, rest = transformers.AutoConfig.from_pretrained(
-                name,
+                place_of(name),
                 local_files_only=not download,
                 trust_remote_code=False,
                 return_unused_kwargs=True,
                 **fields,
             )
         except OSError as error:
-            if download or Path(name).is_dir():
+            if download or Path(place_of(name)).is_dir():
                 raise
             raise ModelError.of(
                 "KD415",
                 f"the config of hf/{name} is not on this machine",
                 help=f"fetch it once with `hf download {name} config.json`",
             ) from error
+        rest.pop("gguf_file", None)  # which the config was read from
         module: nn.Module = auto.from_config(config, **rest)
         return module
 
@@ -91,12 +96,15 @@ class HuggingFaceSource(Source):
                 f"hf/ models take no `{said}`: a spec runs no code that comes from a hub",
                 help="build it in a module of your own: python/package.module:callable",
             )
+        if "gguf_file" in fields:
+            for module in ("gguf", "accelerate"):  # which transformers reads such files with
+                self.library(module, "llm")
         return transformers, _auto_class(transformers, fields.pop("head", None)), fields
 
 
 def _is_type(name: str) -> bool:
-    """Whether ``name`` is a model type; a model id or a folder has a slash."""
-    return "/" not in name
+    """Whether ``name`` is a model type; a model id or a folder has a slash, a package a prefix."""
+    return "/" not in name and not name.startswith(PACKAGE)
 
 
 def _foreign_code(value: Any) -> Iterator[str]:

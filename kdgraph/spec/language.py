@@ -7,12 +7,15 @@ imports nothing above it and never torch.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
+from pydantic_core import PydanticCustomError
 
 from kdgraph.errors import Span
+from kdgraph.spec.adapted import LoraSpec, StartSpec
 from kdgraph.spec.book import BookSpec
 from kdgraph.spec.data import DataSpec
 from kdgraph.spec.entry import (
@@ -35,6 +38,9 @@ DType = Literal[
 ]
 
 
+_LARGEST_ROW = 2**30  # numbers of a batch entry where its free sizes are 1
+
+
 class BatchEntry(Strict):
     """One named tensor of a training batch; a letter in ``shape`` is a free size."""
 
@@ -45,12 +51,26 @@ class BatchEntry(Strict):
     dtype: DType = "float32"
     classes: Count | None = None
 
+    @field_validator("shape")
+    @classmethod
+    def _bounded(cls, shape: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        count = math.prod(size for size in shape if isinstance(size, int))
+        if count > _LARGEST_ROW:
+            told = {"count": f"{count:,}", "most": f"{_LARGEST_ROW:,}"}
+            raise PydanticCustomError(
+                "too_many_numbers", "{count} numbers are more than the {most} of a row", told
+            )
+        return shape
+
 
 class ModelSpec(Strict):
     """A network: where it comes from, what it reads, and the taps inside it.
 
     ``precision`` is that of a frozen model's arithmetic (bf16, fp16) or of the weights of its
     linear layers (int8); left out: as it is. Its taps are float32 in any case.
+
+    ``start_from`` copies weights of another model into a trained one, layers by a map of their
+    numbers. ``lora`` trains low-rank adapters beside its linear layers, and nothing else of it.
 
     ``dropout: true`` keeps on, in a frozen model, what is random in training (dropout, stochastic
     depth), while its statistics stand still. ``batch_statistics: true`` has the batch norms of a
@@ -73,6 +93,8 @@ class ModelSpec(Strict):
     source: Annotated[str, Form("[a-z_]+/.+", "SOURCE/NAME, such as timm/resnet18")] | None = None
     args: dict[str, Any] = {}
     weights: str | None = None
+    start_from: StartSpec | None = None
+    lora: LoraSpec | None = None
     input: Name | dict[str, Name] | None = None
     trainable: bool | None = None
     precision: Literal["bf16", "fp16", "int8"] | None = None

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from kdgraph.errors import Diagnostic
+from kdgraph.spec.adapted import check_adapted
 from kdgraph.spec.calls import check_calls
 from kdgraph.spec.frontier import check_book
 from kdgraph.spec.language import Spec
@@ -36,6 +37,7 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         _with_itself(spec, places),
         _trained_precision(spec, places),
         check_roles(spec, places, broken),
+        check_adapted(spec, places, broken),
         check_calls(spec, places, _references(spec), broken),
         _cycles(spec, places),
         () if broken else _nothing_to_train(spec, places),
@@ -111,6 +113,7 @@ def unused(spec: Spec, places: Places) -> list[Diagnostic]:
     read = {ref for _, ref in _references(spec)}
     owners = {ref.partition(".")[0] for ref in read}
     owners |= {m for stage in spec.stages for _, act in actions(stage) for _, m in targets(act)}
+    owners |= {m.start_from.model for m in spec.models.values() if m.start_from is not None}
     idle: list[tuple[Keys, str]] = []
     for model, written in spec.models.items():
         if model not in owners:

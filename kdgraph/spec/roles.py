@@ -14,6 +14,8 @@ _OWN = (
     "source",
     "args",
     "weights",
+    "start_from",
+    "lora",
     "dropout",
     "batch_statistics",
     "precision",

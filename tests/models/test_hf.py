@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,47 @@ def test_no_argument_takes_code_from_a_hub(
 def test_a_skeleton_of_a_model_that_is_not_here_says_how_to_get_it() -> None:
     with pytest.raises(ModelError, match=r"KD415.*not on this machine\n.*hf download nobody/none"):
         build_skeleton("hf/nobody/none", {})
+
+
+def package(folder: Path) -> None:
+    """A package that holds a model, and that must not be imported."""
+    inside = folder / "some_model" / "files"
+    inside.mkdir(parents=True)
+    (folder / "some_model" / "__init__.py").write_text("raise RuntimeError('it was run')\n")
+    build_model("hf/bert", {**BERT, "head": "masked-lm"}).save_pretrained(inside)  # type: ignore[operator]
+
+
+def test_the_folder_of_a_package_is_read_and_the_package_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = {"head": "masked-lm"}
+    packed = build_model("hf/package:some_model/files", args)
+    plain = build_model(f"hf/{tmp_path}/some_model/files", args)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, packed.state_dict()[name]), name
+    skeleton = build_skeleton("hf/package:some_model/files", args)
+    assert skeleton.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("package:some_models/files", r"KD411.*'some_models' is installed"),
+        ("package:torhc", r"KD411.*\n.*'torch'"),
+        ("package:torch/no/such", r"KD411.*has no folder 'no/such'"),
+        ("package:torch.nn", r"KD411.*'torch.nn' is installed"),
+        ("package:", r"KD411"),
+    ],
+)
+def test_a_package_that_is_not_there(name: str, said: str) -> None:
+    for build in (build_model, build_skeleton):
+        with pytest.raises(ModelError, match=said):
+            build(f"hf/{name}", {})
+
+
+def test_a_gguf_file_needs_libraries_of_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ModelError, match=r"KD414.*gguf.*\n.*kdgraph\[llm\]"):
+        build_model("hf/package:torch", {"gguf_file": "weights.gguf"})

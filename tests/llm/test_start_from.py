@@ -1,0 +1,101 @@
+"""Students that start as some layers of their teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import kdgraph
+from kdgraph.models.load import build_model
+from tests.llm.tiny import LAYERS, logits_only, pair
+
+
+def spec(family: str, *layers: int, **start: Any) -> dict[str, Any]:
+    found = logits_only(pair(family))
+    found["models"]["student"]["start_from"] = {
+        "model": "teacher", "layers": {LAYERS[family]: list(layers)}, **start
+    }  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_layers_start_as_those_that_are_named(family: str) -> None:
+    written = spec(family, 1)
+    step = kdgraph.compile(written)
+    teacher = step.report.captures["teacher"].root.state_dict()
+    path = LAYERS[family]
+    for name, value in step.student.state_dict().items():
+        assert torch.equal(value, teacher[name.replace(f"{path}.0.", f"{path}.1.")]), name
+    values = {value.data_ptr() for value in teacher.values()}
+    assert values.isdisjoint(v.data_ptr() for v in step.student.state_dict().values())
+
+
+def test_without_layers_it_is_a_copy() -> None:
+    written = spec("llama", layers={})
+    written["models"]["student"]["args"] = written["models"]["teacher"]["args"]
+    step = kdgraph.compile(written)
+    teacher = step.report.captures["teacher"].root.state_dict()
+    for name, value in step.student.state_dict().items():
+        assert torch.equal(value, teacher[name]), name
+
+
+def test_a_student_that_is_handed_over_stays_as_it_is() -> None:
+    written = spec("llama", 1)
+    own = build_model("hf/llama", written["models"]["student"]["args"])
+    before = {n: p.clone() for n, p in own.state_dict().items()}
+    kdgraph.compile(written, models={"student": own})
+    assert all(torch.equal(own.state_dict()[n], p) for n, p in before.items())
+
+
+def test_adapters_come_after() -> None:
+    written = spec("llama", 1)
+    written["models"]["student"]["lora"] = {"r": 2, "targets": ["q_proj"]}
+    step = kdgraph.compile(written)
+    teacher = step.report.captures["teacher"].root.get_parameter(
+        "model.layers.1.self_attn.q_proj.weight"
+    )
+    found = step.student.get_parameter("model.layers.0.self_attn.q_proj.base_layer.weight")
+    assert torch.equal(found, teacher)
+
+
+def test_the_order_of_models_does_not_matter() -> None:
+    written = spec("llama", 1)
+    written["models"] = dict(reversed(written["models"].items()))
+    step = kdgraph.compile(written)
+    teacher = step.report.captures["teacher"].root.get_parameter("lm_head.weight")
+    assert torch.equal(step.student.get_parameter("lm_head.weight"), teacher)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said", "help"),
+    [
+        ({"layers": {"model.layer": [0]}}, "KD416", "no list of layers", "'model.layers'"),
+        (
+            {"layers": {"model.layers": [0, 1]}},
+            "KD416",
+            "the model has 1, `start_from` names 2",
+            "for each",
+        ),
+        ({"layers": {"model.layers": [2]}}, "KD416", "no 2", None),
+        ({"layers": {}}, "KD416", "does not fit the model: 0 missing, 9 unexpected", "another"),
+        ({"model": "teecher"}, "KD202", "no model 'teecher'", "'teacher'"),
+        ({"model": "student"}, "KD218", "from itself", None),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    changed: dict[str, Any], code: str, said: str, help: str | None
+) -> None:
+    written = spec("llama", **{"layers": {"model.layers": [1]}, **changed})
+    (found,) = kdgraph.check(yaml.safe_dump(written))
+    assert (found.code, said in found.message) == (code, True), found
+    assert help is None or help in str(found.help)
+    assert found.span is not None
+
+
+def test_it_goes_without_weights_of_its_own() -> None:
+    written = spec("llama", 1)
+    written["models"]["student"]["weights"] = "some.safetensors"
+    assert [d.code for d in kdgraph.check(written)][:1] == ["KD218"]
