@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdgraph.compiler import check, compile, draw, plan
     from kdgraph.errors import Diagnostic, KDGraphError
+    from kdgraph.exporter import Exported, export
     from kdgraph.runtime.module import DistillModule, StepOutput
     from kdgraph.spec.language import Spec
     from kdgraph.spec.read import load_spec
@@ -26,6 +27,8 @@ _HOME = {
     "plan": "kdgraph.compiler",
     "Diagnostic": "kdgraph.errors",
     "KDGraphError": "kdgraph.errors",
+    "Exported": "kdgraph.exporter",
+    "export": "kdgraph.exporter",
     "DistillModule": "kdgraph.runtime.module",
     "StepOutput": "kdgraph.runtime.module",
     "Spec": "kdgraph.spec.language",
@@ -35,12 +38,14 @@ _HOME = {
 __all__ = [
     "Diagnostic",
     "DistillModule",
+    "Exported",
     "KDGraphError",
     "Spec",
     "StepOutput",
     "check",
     "compile",
     "draw",
+    "export",
     "load_spec",
     "plan",
 ]

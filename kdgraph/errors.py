@@ -6,6 +6,7 @@ KDGraphError          anything a user can cause; carries one or more diagnostics
 ├── CaptureError      a model cannot be captured, or a tap cannot be read (KD40x)
 ├── ActionError       an action cannot be done to a model (KD75x)
 ├── BookError         teacher knowledge on disk is not what is asked for (KD76x)
+├── ExportError       a student cannot be written to a file of some format (KD78x)
 ├── DataError         a data set cannot be had or does not fit the spec (KD71x)
 └── InputError        a batch handed to the compiled module is wrong (KD70x)
 PassError             a rewrite broke the graph: our bug, never the user's (KD5xx)
@@ -121,6 +122,10 @@ class DataError(KDGraphError):
 
 class ActionError(KDGraphError):
     """What a stage would do to a model cannot be done to it."""
+
+
+class ExportError(KDGraphError):
+    """A trained student cannot be written to a file, or the file is not the student."""
 
 
 class BookError(KDGraphError):

@@ -1,0 +1,148 @@
+"""From a spec and what training left to the student that is exported."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdgraph.actions._fold import without_actions
+from kdgraph.actions.prune import fit_widths
+from kdgraph.capture.record import positional_names
+from kdgraph.errors import ModelError
+from kdgraph.exporter.base import Student
+from kdgraph.models._lora import add_lora
+from kdgraph.models.load import build_skeleton
+from kdgraph.models.weights import load_weights
+from kdgraph.networks import build_networks
+from kdgraph.runtime.module import DistillModule
+from kdgraph.runtime.stages import Stages
+from kdgraph.spec.language import Spec
+
+# What a run's folder holds, the finished before the unfinished.
+_IN_A_RUN = ("student.safetensors", "weights.safetensors", "last.ckpt")
+
+
+def take_student(spec: Spec, checkpoint: str | Path | nn.Module, trust: Collection[str]) -> Student:
+    """The student of a checkpoint; of a module a copy, which is all that changes.
+
+    Raises:
+        ModelError: KD410 there is no telling which model it is, or what it is built from; KD415
+            the checkpoint cannot be read; KD416 it is of another model.
+    """
+    name = _student(spec)
+    if isinstance(checkpoint, nn.Module):
+        given = checkpoint.student if isinstance(checkpoint, DistillModule) else checkpoint
+        trained = copy.deepcopy(given)
+    else:
+        trained = _rebuilt(spec, name, find_weights(Path(checkpoint)), trust)
+    trained = trained.requires_grad_(False).cpu().float().eval()
+    entries = spec.inputs(name)
+    if isinstance(entries, str):  # the spec gives it to forward as the first argument
+        first = next(iter(inspect.signature(trained.forward).parameters.values()), None)
+        known = first is not None and first.kind is not inspect.Parameter.VAR_POSITIONAL
+        entries = {first.name if first is not None and known else entries: entries}
+        positional = frozenset(entries)
+    else:
+        positional = positional_names(trained, entries)
+    plain = without_actions(trained)
+    return Student(spec, name, trained, plain, entries, positional, trust)
+
+
+def _student(spec: Spec) -> str:
+    """The model named student, or the only trained one."""
+    trained = [n for n in spec.networks if spec.is_learning(n)]
+    if "student" in trained:
+        return "student"
+    if len(trained) > 1:
+        raise ModelError.of(
+            "KD410", f"several models are trained: {', '.join(trained)}; none is named student"
+        )
+    return trained[0]
+
+
+def find_weights(checkpoint: Path) -> Path:
+    """The file that is meant: the checkpoint itself, or the best that a run's folder holds.
+
+    Raises:
+        ModelError: KD415 where there is none.
+    """
+    if checkpoint.is_file():
+        return checkpoint
+    for name in _IN_A_RUN:
+        if (found := checkpoint / name).is_file():
+            return found
+    raise ModelError.of("KD415", f"{checkpoint} holds none of {', '.join(_IN_A_RUN)}")
+
+
+def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn.Module:
+    """The student from its source, with the weights of a file."""
+    written, span = spec.models[name], spec.span("models", name)
+    if written.source is None:
+        raise ModelError.of(
+            "KD410",
+            f"model {name!r} has no source, so that its weights cannot be checked",
+            span=span,
+            help="in Python: kdgraph.export(spec, step, out)",
+        )
+    student = build_skeleton(written.source, written.args, trust=trust, span=span)
+    if weights.suffix == ".safetensors" and spec.stages:
+        fit_widths(student, weights)  # actions may have changed them
+    elif weights.suffix == ".safetensors":
+        load_weights(student, weights)
+    else:
+        data = _read(weights)
+        if written.lora is not None:
+            add_lora(student, written.lora)
+        if spec.stages:
+            student = _as_actions_left_it(spec, name, data, trust)
+        _load_part(student, data, weights, name)
+    return student
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelError.of("KD415", f"{path} cannot be read: {said}") from error
+
+
+def _as_actions_left_it(spec: Spec, name: str, data: Any, trust: Collection[str]) -> nn.Module:
+    """The student without values, after the actions that a checkpoint tells of."""
+    nets = build_networks(spec, {}, trust, skeleton=True)
+    for course in _find_part(data, "stages._extra_state").values():
+        Stages(spec, nets, _not_compiled, dict, skeleton=True).set_extra_state(course)
+    return nets[name]
+
+
+def _not_compiled(*_: Any) -> Any:
+    raise AssertionError("networks alone are followed here")
+
+
+def _load_part(student: nn.Module, data: Any, path: Path, name: str) -> None:
+    """Loads the student's part of a checkpoint, which holds more."""
+    state = _find_part(data, f"models.{name}.")
+    if not state:
+        raise ModelError.of("KD416", f"{path} has no weights of a model {name!r}")
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError.of("KD416", f"{path} does not fit the student: {error}") from error
+
+
+def _find_part(data: Any, prefix: str) -> dict[str, Any]:
+    """The entries below ``prefix``, wherever a trainer has put them."""
+    if not isinstance(data, Mapping):
+        return {}
+    found = {
+        key.partition(prefix)[2]: value
+        for key, value in data.items()
+        if isinstance(key, str) and prefix in key
+    }
+    return found or next((f for v in data.values() if (f := _find_part(v, prefix))), {})
