@@ -12,8 +12,10 @@ from torch import nn
 from kdgraph.book import Book
 from kdgraph.builder import Builder
 from kdgraph.errors import Diagnostic, KDGraphError
+from kdgraph.graph.ranks import world_size
 from kdgraph.networks import build_networks, refuse
-from kdgraph.passes.pipeline import pipeline
+from kdgraph.passes.pipeline import ACROSS, pipeline
+from kdgraph.runtime.built import Built
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.report import Report
 from kdgraph.runtime.stages import Stages
@@ -64,12 +66,19 @@ def compile(
         checked, given = in_place_of_teachers(checked, rows.book, given)
     refuse(check_weights(checked, given=given))
     nets = build_networks(checked, given, trust)
+    also = [*also, ACROSS] if world_size() > 1 else also
     builder = Builder(nets, pipeline(without, also), start)
-    if not checked.stages:
-        return DistillModule(builder.build(checked), nets, book=rows, shown=bundle)
-    stages = Stages(checked, nets, builder.build, builder.parts)
-    stages.move(next(stages.legs()))
-    return DistillModule(stages.built(), nets, stages, book=rows, shown=bundle)
+
+    def share() -> Built:
+        builder.order = pipeline(without, [*also, ACROSS])
+        return builder.build(checked) if stages is None else stages.rebuilt()
+
+    stages: Stages | None = None
+    if checked.stages:
+        stages = Stages(checked, nets, builder.build, builder.parts)
+        stages.move(next(stages.legs()))
+    built = builder.build(checked) if stages is None else stages.built()
+    return DistillModule(built, nets, stages, book=rows, shown=bundle, share=share)
 
 
 def check(

@@ -156,12 +156,40 @@ class RowLoss(Loss):
         raise NotImplementedError  # every registered row loss defines it
 
     def counted(self, *_: Any, **inputs: Any) -> Tensor | None:
-        """Which rows count by the loss's own rule (an ignored label, say); None means all."""
+        """Which rows count by the loss's own rule (an ignored label, say); None means all.
+
+        Of ``student`` and ``teacher`` no more may be looked at than their type and their number
+        of dimensions, here and in ``share``: rows are also counted before any model has run.
+        """
         return None
 
     def share(self, *_: Any, **inputs: Any) -> Tensor | None:
         """How much each row adds to the number that ``mean`` divides by; None means 1."""
         return None
+
+    def number(self, rows: int, *, mask: Tensor | None = None, **inputs: Any) -> Tensor | int:
+        """What ``reduction`` divides by, up to a factor that is the same in every batch.
+
+        Args:
+            rows: how many there are, or how many samples where each has as many rows.
+            mask: as for ``forward``.
+            inputs: as for ``forward``; see ``counted``.
+        """
+        if self.reduction == "sum":
+            return 1
+        keep, share = self.counted(**inputs), self.share(**inputs)
+        factors = [f for f in (mask, keep) if f is not None]
+        if self.reduction == "mean" and share is not None:
+            factors.append(share)
+        if not factors:
+            return rows
+        widest = max(factors, key=lambda factor: factor.dim())
+        each = over_rows(factors[0], widest)
+        for factor in factors[1:]:
+            each = each * over_rows(factor, widest)
+        if self.reduction == "batchmean":
+            each = each.reshape(len(each), -1).amax(1)
+        return each.sum()
 
     def forward(
         self, *, mask: Tensor | None = None, row_weight: Tensor | None = None, **inputs: Any

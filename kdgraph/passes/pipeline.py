@@ -24,6 +24,8 @@ MANDATORY = (
     Pass("attach_losses", attach_losses.run),
 )
 
+ACROSS = "across_ranks"  # asked for wherever several processes share a batch
+
 
 def pipeline(without: Collection[str] = (), also: Collection[str] = ()) -> list[Pass]:
     """All passes in order, less the optional ones named in ``without``, and with ``also``.

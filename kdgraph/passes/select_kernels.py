@@ -26,7 +26,7 @@ class _Taken(NamedTuple):
     kernel: Kernel
 
 
-@register_pass("select_kernels", after="rewrite_losses")
+@register_pass("select_kernels", after="fuse_heads")
 def run(graph: DistillGraph, context: Context) -> DistillGraph:
     """``soft = losses.soft(...)`` -> ``soft = rewritten.kernel_soft(...)``, on a CUDA device.
 

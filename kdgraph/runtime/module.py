@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,9 +13,11 @@ from torch import Tensor, fx, nn
 from kdgraph.actions._fold import without_actions
 from kdgraph.actions._frozen import stands_still
 from kdgraph.errors import InputError
+from kdgraph.graph.ranks import world_size
 from kdgraph.graph.steer import Steer
 from kdgraph.graph.streams import put_back
 from kdgraph.models.weights import save_weights
+from kdgraph.passes._across import AcrossRanks
 from kdgraph.runtime.built import Built
 from kdgraph.runtime.carry import carry
 from kdgraph.runtime.inputs import check_batch, check_finite, check_values
@@ -22,6 +25,7 @@ from kdgraph.runtime.report import Report
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
 from kdgraph.runtime.stages import Stages
+from kdgraph.runtime.window import across_of, counting, window
 from kdgraph.spec.language import Spec
 
 
@@ -51,6 +55,9 @@ class DistillModule(nn.Module):
     trains, or that an action changes, are all registered; those that the present stage does not
     train have no gradient and stay in eval mode.
 
+    Where several processes share a batch (``torch.distributed``), edges count the rows of all of
+    them, so that gradients, averaged over ranks as DDP and FSDP do, are those of one process.
+
     Attributes:
         models: the trained models by name; ``student`` is the caller's own module.
         check_values: look for labels out of range and for nan; needs one synchronisation with
@@ -70,9 +77,11 @@ class DistillModule(nn.Module):
         stages: Stages | None = None,
         book: Callable[..., dict[str, Tensor]] | None = None,
         shown: Callable[[Report], dict[str, Any]] | None = None,
+        share: Callable[[], Built] | None = None,
     ) -> None:
         super().__init__()
         self.book = book
+        self._share = share
         self._shown = shown
         self.stages = stages  # first: in a checkpoint, what the networks are precedes weights
         if stages is not None:
@@ -93,7 +102,10 @@ class DistillModule(nn.Module):
         object.__setattr__(self, "_programs", dict(built.programs))
         object.__setattr__(self, "_frozen", _frozen(built.spec, built.programs))
         object.__setattr__(self, "_sources", Sources(built.sources))
+        object.__setattr__(self, "_across", across_of(built.programs))
+        self._counting: fx.GraphModule | None = None
 
+    _across: AcrossRanks | None
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
     _sources: Sources
@@ -106,6 +118,8 @@ class DistillModule(nn.Module):
                 frozen model has changed since it was compiled.
         """
         if torch.compiler.is_compiling():
+            if self._across is None and world_size() > 1:
+                raise InputError.of("KD732", _SHARED_TOO_LATE)
             return self._run(batch)
         if unnamed:
             form = ", ".join(f"{name}=..." for name in self.spec.batch)
@@ -114,6 +128,8 @@ class DistillModule(nn.Module):
         self._sources.check(self.spec)
         if self.check_values:
             check_values(self.spec, batch)
+        if world_size() > 1:
+            self.share()
         with put_back():
             step = self._run(batch)
         if self.check_values:
@@ -219,6 +235,43 @@ class DistillModule(nn.Module):
         self.train(self.training)
         self.steer.set(epoch, iteration)
 
+    def share(self) -> None:
+        """Gets ready to share a batch with other processes, or with other batches of a window.
+
+        A step does so by itself, once it runs in a process group or has a window. Under
+        ``torch.compile`` it has to be done before: compile the spec, or call this, in the group.
+        """
+        if self._across is not None or self._share is None:
+            return
+        before, epoch, iteration = self.steer, self.steer.epoch, self.steer.iteration
+        self._install(self._share())
+        for new, old in zip(self.steer.buffers(), before.buffers(), strict=True):
+            new.data = new.to(old.device)
+        self.train(self.training)
+        self.steer.set(epoch, iteration)
+
+    def window(
+        self, batches: Sequence[Mapping[str, Tensor]], *, averaged: bool = False
+    ) -> AbstractContextManager[None]:
+        """Weighs batches over which gradients are accumulated as if they were one batch.
+
+        While it is open, the loss of each is its share of the loss of all: their sum is the mean
+        over all rows, however many count in each. What compares rows with each other still sees
+        one batch at a time.
+
+        Args:
+            batches: those of one step of the optimiser, each of which is then run once.
+            averaged: the trainer divides each loss by their number, as Lightning and Accelerate do.
+
+        Raises:
+            InputError: KD731 where a mask comes from a trained model.
+        """
+        self.share()
+        assert self._across is not None
+        if self._counting is None:
+            self._counting = counting(self.report.graph)
+        return window(self._across, self._counting, batches, averaged)
+
     def carry(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets an optimiser follow what the actions done last did to parameters, with moments.
 
@@ -275,6 +328,12 @@ class DistillModule(nn.Module):
         """What ``print(step)`` says beside the trained modules."""
         frozen = [n for n in self.spec.networks if not self.spec.is_trainable(n)]
         return f"{self.spec.name}, frozen: {', '.join(frozen) or 'none'}"
+
+
+_SHARED_TOO_LATE = (
+    "torch.compile met a step that was compiled for one process in a group of several: compile "
+    "the spec once the group is there, or call step.share() before torch.compile"
+)
 
 
 def _part(parts: Mapping[str, nn.Module], part: str) -> nn.ModuleDict:

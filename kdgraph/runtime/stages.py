@@ -191,6 +191,11 @@ class Stages(nn.Module):
         found = self._known[present]
         return found._replace(parts={**found.parts, **self._kept()})
 
+    def rebuilt(self) -> Built:
+        """The present leg compiled once more, by other passes."""
+        self._known.clear()
+        return self.built()
+
     def _set(self, leg: str) -> None:
         self._turns.begin(leg)
         vars(self)["leg"] = leg

@@ -191,12 +191,15 @@ class LossEntry(Entry):
     """A loss edge: tensors in, one scalar out, times ``weight`` into the total.
 
     ``link: NAME`` stands for ``student: NAME.student, teacher: NAME.teacher``. With ``kernel:
-    reference`` no GPU kernel computes it, whatever device it is on.
+    reference`` no GPU kernel computes it, whatever device it is on. Where several processes share
+    a batch, ``scope: global`` means the loss of the whole batch, and ``scope: rank`` the mean of
+    the losses of their parts.
     """
 
     weight: Weight = 1.0
     link: Name | None = None
     kernel: Literal["auto", "reference"] = "auto"
+    scope: Literal["global", "rank"] = "global"
 
     @classmethod
     def __get_pydantic_json_schema__(
