@@ -74,7 +74,7 @@ def build_networks(
     refuse(wrong)
     refuse(_shared(spec, nets))
     for name in nets.keys() - given.keys():
-        _start(spec, name, nets)
+        _start(spec, name, nets, trust, skeleton)
     for name, net in nets.items():
         if (lora := spec.models[name].lora) is not None:
             add_lora(net, lora, spec.span("models", name, "lora"))
@@ -86,13 +86,29 @@ def build_networks(
     return _as_in_training(spec, nets)
 
 
-def _start(spec: Spec, name: str, nets: Mapping[str, nn.Module]) -> None:
-    """Gives a model the weights of the one that it starts from, if it does."""
+def build_network(spec: Spec, name: str, trust: Collection[str]) -> nn.Module:
+    """Builds one model by itself, with the weights that it starts from.
+
+    Raises:
+        KDGraphError: as ``build_networks``.
+    """
+    net = _build(spec, name, trust, skeleton=False)
+    _start(spec, name, {name: net}, trust, skeleton=False)
+    return net
+
+
+def _start(
+    spec: Spec, name: str, nets: Mapping[str, nn.Module], trust: Collection[str], skeleton: bool
+) -> None:
+    """Copies the weights that a model starts from, of a network at hand or built for that."""
     written = spec.models[name].start_from
     if written is None:
         return
+    other = nets.get(written.model)
+    if other is None:
+        other = _build(spec, written.model, trust, skeleton)
     try:
-        start_from(nets[name], nets[written.model], written.layers, written.model)
+        start_from(nets[name], other, written.layers, written.model)
     except ModelError as error:
         span = spec.span("models", name, "start_from")
         raise ModelError(replace(d, span=span) for d in error.diagnostics) from error
@@ -163,7 +179,7 @@ def _shared(spec: Spec, nets: Mapping[str, nn.Module]) -> list[Diagnostic]:
 
 
 def _build(spec: Spec, name: str, trust: Collection[str], skeleton: bool) -> nn.Module:
-    model = spec.models[name]
+    model = spec.written(name)
     span = spec.span("models", name, "source")
     if model.source is None:
         raise ModelError.of(

@@ -17,6 +17,7 @@ from kdgraph.capture.record import positional_names
 from kdgraph.errors import ModelError
 from kdgraph.exporter.base import Student
 from kdgraph.models._lora import add_lora
+from kdgraph.models._lora import add_lora
 from kdgraph.models.load import build_skeleton
 from kdgraph.models.weights import load_weights
 from kdgraph.networks import build_networks
@@ -101,6 +102,8 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
             add_lora(student, written.lora)
         if spec.stages:
             student = _as_actions_left_it(spec, name, data, trust)
+        elif written.lora is not None:
+            add_lora(student, written.lora, span)
         _load_part(student, data, weights, name)
     return student
 

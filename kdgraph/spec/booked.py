@@ -158,8 +158,7 @@ def _stage(stage: StageSpec, names: Mapping[str, str], models: Collection[str]) 
 
 
 def _used(spec: Spec) -> Iterator[str]:
-    """The models, links, signals and batch entries that edges, actions and students need."""
-    yield from (m.start_from.model for m in spec.models.values() if m.start_from is not None)
+    """The models, links, signals and batch entries that edges and actions need."""
     acts = (action for stage in spec.stages for _, action in actions(stage))
     yield from (model for action in acts for _, model in targets(action))
     yield from _closure(spec, readers(spec))

@@ -138,6 +138,7 @@ class Spec(Strict):
     _booked: frozenset[str] = PrivateAttr(frozenset())
     _learning: frozenset[str] = PrivateAttr(frozenset())
     _moving: frozenset[str] = PrivateAttr(frozenset())
+    _origins: dict[str, ModelSpec] = PrivateAttr(default_factory=dict)
     _places: Places = PrivateAttr(default_factory=lambda: Places({}, {}))
 
     def span(self, *keys: str | int) -> Span | None:
@@ -170,6 +171,10 @@ class Spec(Strict):
     def booked(self) -> frozenset[str]:
         """The batch entries whose values a book holds."""
         return self._booked
+
+    def written(self, model: str) -> ModelSpec:
+        """A model, also one that another starts from where the spec has no other use for it."""
+        return self.models.get(model) or self._origins[model]
 
     def is_trainable(self, model: str) -> bool:
         """Whether a model learns: as written, else only the one named ``student``."""

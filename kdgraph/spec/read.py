@@ -57,6 +57,8 @@ def diagnose(source: Source, set: str | Iterable[str] = ()) -> tuple[Spec | None
         _place_links(spec, places)
         spec._file, spec._places = file, places
         spec._learning, spec._moving = learning(spec), touched(spec)
+        starts = [m.start_from.model for m in spec.models.values() if m.start_from is not None]
+        spec._origins = {name: spec.models[name] for name in starts if name in spec.models}
         return spec, _in_order(found, file)
     return None, _in_order(found, file)
 

@@ -19,6 +19,7 @@ from kdgraph.train.shares import in_shares
 
 _TAP = "prediction"  # what the output is called where the spec has no tap on it
 _PRETRAINED = ("pretrained", "weights")  # arguments by which sources fetch weights
+_WHENCE = ("source", "args", "weights", "start_from")  # what says which network it is
 
 
 def student_alone(spec: Spec) -> Spec:
@@ -78,7 +79,7 @@ def _in_one_stage(spec: Spec) -> Spec:
     model = find_score(spec).model
     train = spec.train.model_copy(update={"epochs": epochs_of(spec, model)})
     origin = spec.models[_scion(spec, model) or model]
-    changes = {"trainable": True, **{k: getattr(origin, k) for k in ("source", "args", "weights")}}
+    changes = {"trainable": True, **{k: getattr(origin, k) for k in _WHENCE}}
     models = {**spec.models, model: spec.models[model].model_copy(update=changes)}
     data = spec.data
     if data is not None and (size := _batch_size(spec, model)) is not None:

@@ -72,6 +72,8 @@ def _why_not(spec: Spec, sight: Sight) -> str | None:
 
 def _has_weights(spec: Spec, name: str) -> bool:
     model = spec.models[name]
+    if model.start_from is not None:
+        return True
     return model.weights is not None or is_pretrained(model.source or "", model.args)
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -14,10 +14,10 @@ from torch import nn
 
 from kdgraph.compiler import compile, plans
 from kdgraph.errors import DataError, Diagnostic, KDGraphError
-from kdgraph.models.load import build_model
+from kdgraph.networks import build_network
 from kdgraph.passes.pipeline import pipeline
 from kdgraph.runtime.report import Report as Compiled
-from kdgraph.spec.language import Spec
+from kdgraph.spec.language import ModelSpec, Spec
 from kdgraph.spec.legs import actions
 from kdgraph.spec.read import load_spec
 from kdgraph.spec.training import EarlyStop, Optimizer, Scheduler, TrainSpec
@@ -31,10 +31,12 @@ from kdgraph.train.metrics import build_metrics, monitored, rises
 from kdgraph.train.optim import build_optimizer, build_scheduler
 from kdgraph.train.passes import check_passes
 from kdgraph.train.progress import Board
+from kdgraph.train.ranks import Place, joined, meet, writes
 from kdgraph.train.report.report import Report
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
+from kdgraph.train.strategy import Kind
 from kdgraph.train.teacher import train_teachers
 
 
@@ -52,6 +54,7 @@ def run(
     without: Collection[str] = (),
     also: Collection[str] = (),
     book: str | Path | None = None,
+    strategy: Kind = "ddp",
     console: Console | None = None,
 ) -> Result:
     """Trains a spec by its ``data`` and ``train`` blocks.
@@ -64,6 +67,9 @@ def run(
     ``report.html`` and ``report.json``, both brought up to date after each epoch, and a folder for
     each run, ``teacher``, ``distilled/seed-0``, ``alone/seed-0``, with ``weights.safetensors``,
     the checkpoint ``last.ckpt`` and logs for TensorBoard and in CSV.
+
+    Under ``torchrun`` all processes train together, each on its part of every batch, and the first
+    writes; the folder has to be one that all of them see.
 
     Args:
         spec: a path, YAML text, a mapping of the same form, or a ``Spec``.
@@ -82,50 +88,85 @@ def run(
         also: optional passes to run that are off unless asked for, by name.
         book: the folder of a book of this spec (``kdgraph book build``), whose values are read
             in the place of the teachers; the teachers are neither built nor trained.
+        strategy: how several processes share the training: ``ddp`` keeps everything in each,
+            ``fsdp2`` shards the student, its gradients and the state of the optimiser.
         console: where progress is shown; left out: nowhere.
 
     Raises:
         KDGraphError: when the spec, the data or a model is not what it should be.
     """
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
+    how = _How(Path(out), steps, seeds, compare, resume, device, trust, without, also, book,
+               strategy, console)  # fmt: skip
+    with joined(Place.found(device)):
+        return _run(checked, how)
+
+
+class _How(NamedTuple):
+    """The arguments of ``run`` beside the spec."""
+
+    folder: Path
+    steps: int | None
+    seeds: int
+    compare: bool
+    resume: bool
+    device: str
+    trust: Collection[str]
+    without: Collection[str]
+    also: Collection[str]
+    book: str | Path | None
+    strategy: Kind
+    console: Console | None
+
+
+def _run(checked: Spec, how: _How) -> Result:
+    trust, without, also, folder = how.trust, how.without, how.also, how.folder
     check_training(checked)
     pipeline(without, also)  # names that are none are found before anything is trained
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)
     check_passes(checked, data, splits, trust)
-    written, rows = checked, in_views(checked, data, splits, book)
+    written, rows = checked, in_views(checked, data, splits, how.book)
     checked = rows.spec
     derived = [teacher_by_itself(checked, name) for name in to_train(checked)]
-    if compare:
+    if how.compare:
         derived.append(student_alone(written))
     booked = frozenset(checked.batch.keys() - written.batch.keys())
-    report = Report(folder, written, describe(data, splits), booked)
+    report = Report(folder, written, describe(data, splits), booked) if writes() else None
     if derived or checked.stages:
-        look = report.look if checked.stages else None
+        look = report.look if checked.stages and report is not None else None
         _plan_all([checked, *derived], trust, without, also, look)
-    board = Board(console)
-    setting = Setting(data, splits, steps, resume, device, board, without, also, report=report)
+    board = Board(how.console if writes() else None)
+    setting = Setting(
+        data, splits, how.steps, how.resume, how.device, board, without, also, booked=booked,
+        report=report, strategy=how.strategy,
+    )  # fmt: skip
     with board.open():
-        teachers, files, moved = train_teachers(checked, folder, setting, trust, compare=compare)
+        teachers, files, moved = train_teachers(
+            checked, folder, setting, trust, compare=how.compare
+        )
         setting = replace(
-            setting, resume=resume and not moved, splits=rows.splits, files=rows.files
+            setting, resume=how.resume and not moved, splits=rows.splits, files=rows.files
         )
         checked = with_weights(checked, files)
-        modes = {"distilled": checked} | ({"alone": student_alone(written)} if compare else {})
+        modes = {"distilled": checked} | (
+            {"alone": with_weights(student_alone(written), files)} if how.compare else {}
+        )
         found: dict[str, list[Run]] = {mode: [] for mode in modes}
         assert checked.train is not None
-        for seed in range(checked.train.seed, checked.train.seed + seeds):
+        for seed in range(checked.train.seed, checked.train.seed + how.seeds):
             for mode, one in modes.items():
                 place = folder / mode / f"seed-{seed}"
                 found[mode].append(_train_student(mode, one, seed, place, setting, trust))
-    _publish(found["distilled"][0], folder)
     result = Result(
         spec=checked.name, data=describe(data, splits), out=str(folder),
         runs=found["distilled"], alone=found.get("alone", []), teachers=teachers,
     )  # fmt: skip
-    write_json(folder / "result.json", result.as_dict())
-    report.finish(result)
+    if report is not None:
+        _publish(found["distilled"][0], folder)
+        write_json(folder / "result.json", result.as_dict())
+        report.finish(result)
+    meet()
     return result
 
 
@@ -214,13 +255,18 @@ def _check_metrics(spec: Spec, train: TrainSpec) -> None:
 
 
 def with_weights(spec: Spec, files: Mapping[str, Path]) -> Spec:
-    """The spec with weights for some of its models."""
-    models = {
-        name: model.model_copy(update={"weights": str(files[name].resolve())})
-        if name in files else model
-        for name, model in spec.models.items()
-    }  # fmt: skip
-    return spec.model_copy(update={"models": models})
+    """The spec with weights for some of its models, and of those that others start from."""
+
+    def given(models: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+        return {
+            name: model.model_copy(update={"weights": str(files[name].resolve())})
+            if name in files else model
+            for name, model in models.items()
+        }  # fmt: skip
+
+    found = spec.model_copy(update={"models": given(spec.models)})
+    found._origins = given(spec._origins)
+    return found
 
 
 def describe(data: DataSet, splits: Splits) -> str:
@@ -240,11 +286,7 @@ def _train_student(
         # before anything else draws random numbers, so that with and without a teacher the
         # student starts from the same values
         torch.manual_seed(seed)
-        weights = spec.folder / student.weights if student.weights else None
-        place = spec.span("models", score.model, "source")
-        given[score.model] = build_model(
-            student.source, student.args, weights=weights, trust=trust, span=place
-        )
+        given[score.model] = build_network(spec, score.model, trust)
     torch.manual_seed(seed)  # adapters
     step = compile(spec, models=given, trust=trust, without=setting.without, also=setting.also)
     if name == "distilled" and setting.report is not None and not setting.report.looked:

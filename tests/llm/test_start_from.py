@@ -10,6 +10,7 @@ import yaml
 
 import kdgraph
 from kdgraph.models.load import build_model
+from kdgraph.train.derive import student_alone
 from tests.llm.tiny import LAYERS, logits_only, pair
 
 
@@ -99,3 +100,16 @@ def test_it_goes_without_weights_of_its_own() -> None:
     written = spec("llama", 1)
     written["models"]["student"]["weights"] = "some.safetensors"
     assert [d.code for d in kdgraph.check(written)][:1] == ["KD218"]
+
+
+def test_without_the_teacher_it_starts_alike() -> None:
+    written = spec("llama", 1)
+    written["data"], written["train"] = {"use": "text"}, {
+        "epochs": 1, "optimizer": {"use": "SGD", "lr": 0.1}
+    }  # fmt: skip
+    alone = student_alone(kdgraph.load_spec(written))
+    assert list(alone.models) == ["student"]
+    torch.manual_seed(0)
+    student = kdgraph.compile(alone).student  # it builds the teacher for the time being
+    assert student.get_parameter("lm_head.weight").std() > 0
+    assert alone.written("teacher").args == written["models"]["teacher"]["args"]
