@@ -17,10 +17,17 @@ KD6xx are warnings about what is right but unwise (``kdgraph list advice``); not
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
+# letters of other scripts that look like those of ASCII, in the same order
+_ALIKE = str.maketrans(
+    "аеорсухѕіјӏһԁԛԝАВЕЅІЈКМНОРСТУХαικνορυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧօոսհıɑɡ",
+    "aeopcyxsijlhdqwABESIJKMHOPCTYXaikvopuxABEZHIKMNOPTYXonuhiag",
+)
 Severity = Literal["error", "warning"]
 
 
@@ -54,25 +61,26 @@ class Diagnostic:
         return {
             "code": self.code,
             "severity": self.severity,
-            "message": self.message,
-            "file": place.file if place else None,
+            "message": visible(self.message),
+            "file": visible(place.file) if place else None,
             "line": place.line if place else None,
             "column": place.column if place else None,
-            "help": self.help,
+            "help": visible("; ".join(self._helps())) or None,
         }
 
     def __str__(self) -> str:
         head = f"{self.severity}[{self.code}]: {self.message}"
-        if self.span is None:
-            return head if self.help is None else f"{head}\n   help: {self.help}"
-        lines = [f"{self.span}: {head}"]
-        if self.span.excerpt:
+        lines = [head if self.span is None else f"{self.span}: {head}"]
+        if self.span is not None and self.span.excerpt:
             number = f"{self.span.line:>5}"
             excerpt, caret = _window(self.span)
             lines += [f"{number} | {excerpt}", f"{' ' * len(number)} | {caret}"]
-        if self.help is not None:
-            lines.append(f"   help: {self.help}")
-        return "\n".join(lines)
+        lines += [f"   help: {help}" for help in self._helps()]
+        return visible("\n".join(lines))
+
+    def _helps(self) -> list[str]:
+        """What would help, and what the eye would not find."""
+        return [*([] if self.help is None else [self.help]), *look_alikes(self.message)]
 
 
 def _window(span: Span, width: int = 120) -> tuple[str, str]:
@@ -138,6 +146,36 @@ class InputError(KDGraphError):
 
 class PassError(Exception):
     """A pass broke the graph. Names the pass and the ones that ran before it."""
+
+
+def visible(text: str) -> str:
+    """Text that says what is in it: what steers a terminal or shows as nothing is written out."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def look_alikes(text: str) -> list[str]:
+    """What to know of words that look like others: ``'cat'`` with a Cyrillic ``a``, say."""
+    if text.isascii():
+        return []
+    found: dict[str, str] = {}
+    for word in re.findall(r"\w+", text):
+        plain = "".join(_plain(c) for c in word)
+        if len(word) > 1 and plain != word and plain.isascii():
+            odd = next(c for c in word if _plain(c) != c)
+            what = f"U+{ord(odd):04X} {unicodedata.name(odd, '')}".rstrip()
+            found[word] = f"{word!r} is not {plain!r}: {odd!r} is {what}"
+    return list(found.values())
+
+
+def _plain(letter: str) -> str:
+    """The letter of ASCII that another one looks like, or itself."""
+    if letter.isascii() or not letter.isalpha():
+        return letter
+    return unicodedata.normalize("NFKC", letter).translate(_ALIKE)
 
 
 def near(name: str, choices: Iterable[str]) -> str | None:

@@ -8,20 +8,35 @@ from pathlib import Path
 
 from kdgraph.errors import Diagnostic, Span, SpecError, near
 from kdgraph.spec.lines import Lines
+from kdgraph.spec.sources import MAX_BYTES, read_file
 from kdgraph.spec.steer import SCHEDULES
-from kdgraph.spec.text import parse, read_file
-from kdgraph.spec.tree import MAX_DEPTH, NAMED, Key, Keys, Node, dotted, mapping, sequence
+from kdgraph.spec.text import parse
+from kdgraph.spec.tree import (
+    MAX_DEPTH,
+    MAX_NODES,
+    NAMED,
+    Key,
+    Keys,
+    Node,
+    dotted,
+    mapping,
+    sequence,
+)
 
 MAX_FILES = 32
 
 
 class Files:
-    """Reads files and what they extend, each file once."""
+    """Reads files and what they extend, each file once; all together are no larger than one."""
 
     def __init__(self) -> None:
         self._done: dict[str, Node] = {}
+        self._size = 0
 
-    def load(self, path: str, *, span: Span | None = None, chain: tuple[str, ...] = ()) -> Node:
+    def load(
+        self, path: str, *, extended: bool = False, span: Span | None = None,
+        chain: tuple[str, ...] = (),
+    ) -> Node:  # fmt: skip
         """The tree of a file with everything it extends merged in.
 
         Raises:
@@ -36,9 +51,13 @@ class Files:
             if len(self._done) + len(chain) >= MAX_FILES:
                 raise _extends_error(f"more than {MAX_FILES} files extend each other", span)
             try:
-                text = read_file(path, span=span)
+                text = read_file(path, extended=extended, span=span)
             except SpecError as error:
                 raise _with_neighbours(error, path, span) from None
+            self._size += len(text)
+            if self._size > MAX_BYTES:
+                message = f"more than {MAX_BYTES // 1024} KiB of text in files that extend others"
+                raise SpecError([Diagnostic("KD102", message, span)])
             root = top(parse(text, Lines(path, text)), path)
             self._done[full] = self.extend(root, Path(path).parent, chain=(*chain, full))
         return self._done[full]
@@ -51,11 +70,17 @@ class Files:
         wanted = root.value["extends"]
         own = {k: n for k, n in root.value.items() if k != "extends"}
         merged = mapping({}, root.span, {})
-        for node in wanted.value if isinstance(wanted.value, tuple) else [wanted]:
+        nodes = wanted.value if isinstance(wanted.value, tuple) else (wanted,)
+        if len(nodes) > MAX_FILES:
+            raise _extends_error(f"more than {MAX_FILES} files extend each other", wanted.span)
+        for node in nodes:
             if not isinstance(node.value, str) or not node.value:
                 raise _extends_error("expected a file name or a list of them", node.span)
             path = os.path.normpath(folder / node.value)
-            merged = merge(merged, self.load(path, span=node.span, chain=chain))
+            merged = merge(merged, self.load(path, extended=True, span=node.span, chain=chain))
+            if merged.size > MAX_NODES:
+                message = f"more than {MAX_NODES:,} values in files that extend others"
+                raise SpecError([Diagnostic("KD102", message, node.span)])
         return merge(merged, mapping(own, root.span, {k: root.keys.get(k) for k in own}))
 
 

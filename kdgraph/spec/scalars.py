@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 
 Scalar = str | int | float | bool | None
 
@@ -19,7 +20,26 @@ _WORDS: dict[str, Scalar] = {
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_HIDDEN = (  # what steers a terminal, turns the direction of writing, or shows as nothing
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f"
+)
+NOT_TEXT = re.compile(f"[\ud800-\udfff{_HIDDEN}]")
 _NOT_FINITE = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
+
+
+def why_no_text(text: str) -> str | None:
+    """What a spec's text may not hold, in words; None where it is fine.
+
+    That is half a character, and whatever a reader cannot see: a name is what it looks like.
+    """
+    if (found := NOT_TEXT.search(text)) is None:
+        return None
+    if "\ud800" <= found[0] <= "\udfff":
+        return "half of a surrogate pair is not a character"
+    name = unicodedata.name(found[0], "")
+    told = f" ({name})" if name else ""
+    return f"character U+{ord(found[0]):04X}{told} is not allowed in a spec"
 
 
 class ScalarError(ValueError):

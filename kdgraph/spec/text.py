@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NoReturn
 
 import yaml
 
 from kdgraph.errors import Diagnostic, Span, SpecError
 from kdgraph.spec.lines import Lines
-from kdgraph.spec.scalars import ScalarError, resolve
+from kdgraph.spec.scalars import NOT_TEXT, ScalarError, resolve, why_no_text
+from kdgraph.spec.sources import MAX_BYTES, too_large
 from kdgraph.spec.syntax import as_list, explain, loose_numbers
 from kdgraph.spec.tree import MAX_DEPTH, MAX_NODES, Key, Node, at_most, mapping, sequence
 
-MAX_BYTES = 256 * 1024
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CONTROL = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
-)
-
-
-def read_file(path: str, *, span: Span | None = None) -> str:
-    """The text of a file; ``span`` is where it was asked for.
-
-    Raises:
-        SpecError: KD100 when it cannot be read, KD101 when it is not UTF-8, KD102 when it
-            is too large.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise SpecError([Diagnostic("KD100", _unreadable(path, error), span)]) from None
-    if len(data) > MAX_BYTES:
-        raise _too_large(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
-        place = Lines(path, data.decode("utf-8", "replace")).after(before)
-        message = f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8"
-        help = "save the file as UTF-8"
-        raise SpecError([Diagnostic("KD101", message, place, help)]) from None
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    name = repr(path)
-    if isinstance(error, FileNotFoundError):
-        return f"there is no file {name}"
-    if isinstance(error, IsADirectoryError):
-        return f"{name} is a folder, not a spec"
-    if isinstance(error, PermissionError):
-        return f"no permission to read {name}"
-    return f"cannot read {name}: {getattr(error, 'strerror', None) or error}"
-
-
-def _too_large(file: str) -> SpecError:
-    message = f"more than {MAX_BYTES // 1024} KiB of text in {file!r}: this is not a spec"
-    return SpecError([Diagnostic("KD102", message)])
 
 
 def parse(text: str, lines: Lines, *, tagged: bool = False) -> Node:
@@ -72,10 +27,10 @@ def parse(text: str, lines: Lines, *, tagged: bool = False) -> Node:
         SpecError: KD101 to KD109, for text that is not plain, bounded YAML.
     """
     if len(text) > MAX_BYTES:
-        raise _too_large(lines.file)
-    if bad := _CONTROL.search(text):
-        message = f"character U+{ord(bad[0]):04X} is not allowed in a spec"
-        raise SpecError([Diagnostic("KD109", message, lines.after(text[: bad.start()]))])
+        raise too_large(lines.file)
+    if bad := NOT_TEXT.search(text):
+        place = lines.after(text[: bad.start()])
+        raise SpecError([Diagnostic("KD109", str(why_no_text(bad[0])), place)])
     composer = _Composer(lines, tagged=tagged)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -160,8 +115,8 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         span = self._place(event)
         value: str | int | float | bool | None = event.value
-        if any("\ud800" <= c <= "\udfff" for c in event.value):
-            self._note("KD109", "half of a surrogate pair is not a character", span)
+        if (why := why_no_text(event.value)) is not None:  # by an escape
+            self._note("KD109", why, span)
         elif event.implicit[0]:  # plain: neither quoted nor tagged
             try:
                 value = resolve(event.value)

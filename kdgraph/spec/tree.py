@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdgraph.errors import Diagnostic, Span, SpecError
-from kdgraph.spec.scalars import DIGITS, Scalar
+from kdgraph.spec.scalars import DIGITS, NOT_TEXT, Scalar
 
 Key = str | int
 Keys = tuple[Key, ...]
@@ -129,7 +129,7 @@ def from_python(value: object) -> Node:
 
 def _fits(value: str | int | float) -> bool:
     if isinstance(value, str):
-        return not any("\ud800" <= c <= "\udfff" for c in value)
+        return NOT_TEXT.search(value) is None
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 10**DIGITS
 
 

@@ -42,8 +42,9 @@ Name = Annotated[str, Form(NAME.pattern, "a name (letters, digits and _)")]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+LARGEST = 2**31 - 1  # of a whole number that counts something
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True)  # of a model whose keys have docstrings
 

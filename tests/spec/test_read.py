@@ -195,7 +195,7 @@ class TestExtends:
         assert load_spec(self.write(text)).losses["hint"].weight.kind == "cosine"
 
     def test_several_in_order(self) -> None:
-        Path("base/soft.yaml").write_text("losses: {soft: {tau: 8, weight: 0.5}}\n")
+        Path("base/soft.yaml").write_text("kdgraph: 1\nlosses: {soft: {tau: 8, weight: 0.5}}\n")
         text = "extends: [base/good.yaml, base/soft.yaml]\nlosses: {soft: {weight: 0.25}}\n"
         soft = load_spec(self.write(text)).losses["soft"]
         assert (soft.tau, soft.weight) == (8.0, 0.25)
@@ -203,7 +203,7 @@ class TestExtends:
     def test_weights_start_where_they_were_written(self) -> None:
         Path("base/deep").mkdir()
         Path("base/deep/w.yaml").write_text(
-            "extends: ../good.yaml\nmodels: {student: {weights: s.pt}}\n"
+            "kdgraph: 1\nextends: ../good.yaml\nmodels: {student: {weights: s.pt}}\n"
         )
         text = "extends: ../base/deep/w.yaml\nmodels: {teacher: {args: {x: 1}}}\n"
         Path("mine").mkdir()
@@ -228,15 +228,15 @@ class TestExtends:
         """Each file is read once, however often it is named."""
         last = "good.yaml"
         for number in range(20):
-            Path(f"base/{number}.yaml").write_text(f"extends: [{last}, {last}]\n")
+            Path(f"base/{number}.yaml").write_text(f"kdgraph: 1\nextends: [{last}, {last}]\n")
             last = f"{number}.yaml"
         assert load_spec(self.write(f"extends: base/{last}\n")).name == "good"
 
     def test_too_many_files(self, errors: Errors) -> None:
         for number in range(40):
-            Path(f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
+            Path(f"{number}.yaml").write_text(f"kdgraph: 1\nextends: {number + 1}.yaml\n")
         (said,) = errors("0.yaml")
-        assert said == "KD120 31.yaml:1:10 more than 32 files extend each other"
+        assert said == "KD120 31.yaml:2:10 more than 32 files extend each other"
 
     def test_text_extends_from_here(self) -> None:
         assert load_spec("extends: base/good.yaml\nname: mine\n").name == "mine"
