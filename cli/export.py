@@ -70,8 +70,9 @@ def _rows(done: Exported) -> Iterator[tuple[str, str]]:
         for value in values:
             yield kind, f"{value.name} {dims(value.shape)} {value.dtype}"
     for letter in done.free:
+        least = f", from {done.least[letter]} on" if letter in done.least else ""
         most = f", up to {done.most[letter]}" if letter in done.most else ""
-        yield "size", f"{letter} is free{most}"
+        yield "size", f"{letter} is free{least}{most}"
     for letter, number in done.fixed.items():
         yield (
             "size",

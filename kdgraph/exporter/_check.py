@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdgraph.errors import ExportError
-from kdgraph.exporter._inputs import find_vocabularies, make_inputs, run, sizes_of_export
+from kdgraph.exporter._inputs import make_inputs, run, unlike
 from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Format, Run, Sizes, Student
@@ -44,42 +44,29 @@ class Difference:
 def make_trials(student: Student, sizes: Sizes) -> list[Trial]:
     """The trained student on batches of two sizes, or one where nothing is free.
 
-    Other sizes are those of the export, and twice or half as much where the student takes that.
+    Other sizes are those of the export, and half or twice as much where the student takes that.
 
     Raises:
-        ExportError: KD783 where the student cannot be run, or gives nothing that is finite.
+        ExportError: KD783 where the student gives nothing that is finite.
     """
-    known = {**sizes_of_export(student), **sizes.fixed}
-    rows = {letter for letter in student.batch_letters if letter not in sizes.fixed}
-    vocabularies = find_vocabularies(student)
-
-    def trial(count: int, factor: float) -> Trial:
-        found = {
-            letter: count if letter in rows else size if letter in sizes.fixed
-            else min(int(factor * size), sizes.most.get(letter, int(factor * size)))
-            for letter, size in known.items()
-        }  # fmt: skip
-        inputs = make_inputs(student, found, vocabularies)
-        return Trial(found, inputs, by_name(plain(run(student, student.trained, inputs))))
-
-    try:
-        trials = [trial(_ROWS[0], 1)]
-    except Exception as error:  # the model's own code may raise anything
-        raise _unlike(
-            student, f"model {student.name!r} cannot be run: {root_cause(error)}"
-        ) from error
-    values = trials[0].outputs.values()
-    if not values:
-        raise _unlike(student, f"model {student.name!r} gives no tensor")
-    if not any(torch.isfinite(v).any() for v in values):
-        raise _unlike(student, f"model {student.name!r} gives no finite number on ordinary inputs")
-    for factor in (2, 0.5, 1):
+    trials = [_trial(student, sizes, _ROWS[0], 1)]
+    if not any(torch.isfinite(value).any() for value in trials[0].outputs.values()):
+        raise unlike(student, "gives no finite number on ordinary inputs")
+    for factor in (0.5, 2, 1):
         try:
-            second = trial(_ROWS[1], factor)
+            second = _trial(student, sizes, _ROWS[1], factor)
         except Exception:  # it does not take such sizes, and need not
             continue
         return [*trials, second] if second.sizes != trials[0].sizes else trials
     return trials
+
+
+def _trial(student: Student, sizes: Sizes, rows: int, factor: float) -> Trial:
+    wanted = {s: rows if s in student.batch_letters else int(factor * size)
+              for s, size in student.sizes.items()}  # fmt: skip
+    found = {letter: sizes.nearest(letter, size) for letter, size in wanted.items()}
+    inputs = make_inputs(student, found)
+    return Trial(found, inputs, by_name(plain(run(student, student.trained, inputs))))
 
 
 def largest_difference(
@@ -132,7 +119,3 @@ def _other(student: Student, message: str) -> ExportError:
         span=student.spec.span("models", student.name),
         help=help,
     )
-
-
-def _unlike(student: Student, message: str) -> ExportError:
-    return ExportError.of("KD783", message, span=student.spec.span("models", student.name))

@@ -1,28 +1,56 @@
-"""Inputs that a student could be given in earnest."""
+"""Inputs that a student could be given in earnest, and what a first run on some tells of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from kdgraph.capture.record import call_module
+from kdgraph.errors import ExportError
+from kdgraph.exporter._outputs import by_name, plain
+from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Student
 from kdgraph.graph.example import letter_sizes
 
-Vocabularies = Mapping[str, int]
+# How many times the example sizes of a spec are tried, the largest first. On the smallest maps a
+# convolutional network comes down to one position, and its operators then hold for small maps only.
+_FACTORS = (8, 2, 1)
+_LARGEST = 2_000_000  # numbers in an input, beyond which a factor is not tried
+_ROWS = 2
 
 
-def sizes_of_export(student: Student) -> dict[str, int]:
-    """The size of each letter with which shapes are followed."""
+def probe(student: Student) -> Student:
+    """Runs the trained student, and notes sizes that it takes, its vocabularies and its outputs.
+
+    Raises:
+        ExportError: KD783 where it cannot be run, or gives no tensor.
+    """
     known = letter_sizes(student.spec)
-    return {letter: known[letter] for letter in student.letters}
+    first: Exception | None = None
+    for factor in _FACTORS:
+        sizes = {s: known[s] * (s in student.batch_letters or factor) for s in student.letters}
+        inputs = make_inputs(student, {**sizes, **dict.fromkeys(student.batch_letters, _ROWS)})
+        if factor > 1 and any(math.prod(value.shape) > _LARGEST for value in inputs.values()):
+            continue
+        try:
+            with _watched(student, inputs) as vocabularies:
+                outputs = tuple(by_name(plain(run(student, student.trained, inputs))))
+        except Exception as error:  # the model's own code may raise anything
+            first = error
+            continue
+        if outputs:
+            return replace(student, sizes=sizes, vocabularies=vocabularies, outputs=outputs)
+        raise unlike(student, "gives no tensor")
+    assert first is not None
+    raise unlike(student, f"cannot be run: {root_cause(first)}") from first
 
 
-def make_inputs(
-    student: Student, sizes: Mapping[str, int], vocabularies: Vocabularies | None = None
-) -> dict[str, Tensor]:
+def make_inputs(student: Student, sizes: Mapping[str, int]) -> dict[str, Tensor]:
     """Values for the arguments of forward, the same each time.
 
     Floats are normal numbers. Integers are labels where the entry has ``classes``, and tokens where
@@ -32,7 +60,6 @@ def make_inputs(
     Args:
         student: whose arguments.
         sizes: of letters.
-        vocabularies: of the arguments that are looked up, how many entries the table has.
     """
     chance = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
@@ -40,7 +67,7 @@ def make_inputs(
         entry = student.spec.batch[name]
         shape = [sizes[s] if isinstance(s, str) else s for s in entry.shape]
         dtype: torch.dtype = getattr(torch, entry.dtype)
-        count = entry.classes or (vocabularies or {}).get(argument)
+        count = entry.classes or student.vocabularies.get(argument)
         if dtype.is_floating_point:
             found[argument] = torch.randn(shape, generator=chance)
         elif count is not None and dtype is not torch.bool:
@@ -59,33 +86,32 @@ def _mask(shape: list[int], chance: torch.Generator) -> Tensor:
     return torch.arange(length).expand(shape) < lengths
 
 
-def find_vocabularies(student: Student) -> dict[str, int]:
-    """The arguments that go into an embedding as they are, and how many rows the smallest has."""
-    inputs = make_inputs(student, sizes_of_export(student))
+@contextmanager
+def _watched(student: Student, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, int]]:
+    """While the student runs: the arguments that go into an embedding, and its number of rows."""
     whole = {name: value for name, value in inputs.items() if not value.is_floating_point()}
     found: dict[str, int] = {}
 
     def see(module: nn.Module, args: tuple[object, ...]) -> None:
         for name, value in whole.items():
-            if args and isinstance(args[0], Tensor) and _same(args[0], value):
-                rows = int(getattr(module, "num_embeddings"))  # noqa: B009  # of nn.Embedding alone
-                found[name] = min(rows, found.get(name, rows))
+            if isinstance(module, nn.Embedding) and args and _same(args[0], value):
+                found[name] = min(module.num_embeddings, found.get(name, module.num_embeddings))
 
     tables = [m for m in student.trained.modules() if isinstance(m, nn.Embedding)]
     handles = [table.register_forward_pre_hook(see) for table in tables]
     try:
-        if tables:
-            run(student, student.trained, inputs)
+        yield found
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _same(one: object, other: Tensor) -> bool:
     """Whether they hold the same integers, in whatever type and shape."""
-    return one.numel() == other.numel() and torch.equal(
-        one.flatten().long(), other.flatten().long()
+    return (
+        isinstance(one, Tensor)
+        and one.numel() == other.numel()
+        and torch.equal(one.flatten().long(), other.flatten().long())
     )
 
 
@@ -94,3 +120,9 @@ def run(student: Student, module: nn.Module, inputs: Mapping[str, Tensor]) -> ob
     with torch.no_grad():
         result: object = call_module(module, inputs, student.positional)
     return result
+
+
+def unlike(student: Student, message: str) -> ExportError:
+    """The error for a student of which nothing can be told by running it."""
+    span = student.spec.span("models", student.name)
+    return ExportError.of("KD783", f"model {student.name!r} {message}", span=span)

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from kdgraph.capture.world import quiet, untouched_random_state
 from kdgraph.errors import ExportError
-from kdgraph.exporter._inputs import make_inputs, sizes_of_export
+from kdgraph.exporter._inputs import make_inputs
 from kdgraph.exporter._outputs import giving_plain
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Sizes, Student
@@ -39,12 +39,9 @@ def make_program(student: Student) -> Program:
     Raises:
         ExportError: KD781 where torch refuses.
     """
-    sizes = sizes_of_export(student)
-    found = _make(student, sizes)
+    found = _make(student, student.sizes)
     rows = [letter for letter in student.batch_letters if letter in found.sizes.fixed]
-    if any(sizes[letter] != 1 for letter in rows):
-        found = _make(student, {**sizes, **dict.fromkeys(rows, 1)})
-    return found
+    return _make(student, {**student.sizes, **dict.fromkeys(rows, 1)}) if rows else found
 
 
 def _make(student: Student, sizes: Mapping[str, int]) -> Program:
@@ -89,8 +86,7 @@ def _sizes(
     """What became of the letters."""
     given = [n for n in exported.graph.nodes if n.op == "placeholder"]
     values = [n.meta["val"] for n in given if n.name in exported.graph_signature.user_inputs]
-    fixed: dict[str, int] = {}
-    most: dict[str, int] = {}
+    fixed, least, most = dict[str, int](), dict[str, int](), dict[str, int]()
     for name, value in zip(names, values, strict=True):
         for place, letter in _letters(student, name).items():
             size = value.shape[place]
@@ -98,9 +94,14 @@ def _sizes(
                 fixed[letter] = used[letter]
                 continue
             limits = exported.range_constraints.get(size.node.expr)
+            if limits is not None and limits.lower.is_Integer and limits.lower > 2:
+                least[letter] = max(int(limits.lower), least.get(letter, 0))
             if limits is not None and limits.upper.is_Integer:
                 most[letter] = min(int(limits.upper), most.get(letter, int(limits.upper)))
-    return Sizes(fixed, {k: v for k, v in most.items() if k not in fixed})
+    for limited in (least, most):
+        for letter in fixed:
+            limited.pop(letter, None)
+    return Sizes(fixed, least, most)
 
 
 def _forget_this_machine(exported: ExportedProgram) -> None:

@@ -15,8 +15,8 @@ from kdgraph.actions._fold import without_actions
 from kdgraph.actions.prune import fit_widths
 from kdgraph.capture.record import positional_names
 from kdgraph.errors import ModelError
+from kdgraph.exporter._inputs import probe
 from kdgraph.exporter.base import Student
-from kdgraph.models._lora import add_lora
 from kdgraph.models._lora import add_lora
 from kdgraph.models.load import build_skeleton
 from kdgraph.models.weights import load_weights
@@ -52,7 +52,7 @@ def take_student(spec: Spec, checkpoint: str | Path | nn.Module, trust: Collecti
     else:
         positional = positional_names(trained, entries)
     plain = without_actions(trained)
-    return Student(spec, name, trained, plain, entries, positional, trust)
+    return probe(Student(spec, name, trained, plain, entries, positional, trust))
 
 
 def _student(spec: Spec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -28,6 +28,9 @@ class Student:
         entries: the batch entry of each argument of forward.
         positional: the arguments that are given by position, all others by keyword.
         trust: Python modules that ``python/`` sources may come from.
+        sizes: of each letter, with which shapes are followed.
+        vocabularies: of the arguments that are looked up, how many rows the table has.
+        outputs: the names of the tensors that it gives.
     """
 
     spec: Spec
@@ -37,6 +40,9 @@ class Student:
     entries: Mapping[str, str]
     positional: frozenset[str]
     trust: Collection[str] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    vocabularies: Mapping[str, int] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     @property
     def letters(self) -> list[str]:
@@ -57,11 +63,18 @@ class Sizes:
 
     Attributes:
         fixed: letters that became one number.
+        least: the smallest size of a letter, where there is one above 2.
         most: the largest size of a letter, where there is one.
     """
 
-    fixed: Mapping[str, int]
-    most: Mapping[str, int]
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+
+    def nearest(self, letter: str, size: int) -> int:
+        """The size that is allowed and nearest to one."""
+        size = self.fixed.get(letter, max(size, self.least.get(letter, 0)))
+        return min(size, self.most.get(letter, size))
 
 
 class Format(ABC):

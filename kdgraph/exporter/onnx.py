@@ -11,8 +11,6 @@ from torch import Tensor
 
 from kdgraph.capture.world import quiet
 from kdgraph.errors import ExportError
-from kdgraph.exporter._inputs import make_inputs, run, sizes_of_export
-from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._program import Program, make_program
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Format, Run, Sizes, Student, register_format
@@ -36,15 +34,13 @@ class ONNX(Format):
 
     def write(self, student: Student, path: Path) -> Sizes:
         program = make_program(student)
-        inputs = make_inputs(student, sizes_of_export(student))
-        outputs = list(by_name(plain(run(student, student.plain, inputs))))
         try:
             with quiet():
                 converted: Any = torch.onnx.export(
                     program.exported,
                     dynamo=True,
                     input_names=list(program.names),
-                    output_names=outputs,
+                    output_names=list(student.outputs),
                     dynamic_shapes=_letters(student, program),
                     verbose=False,
                 )

@@ -33,7 +33,7 @@ class Safetensors(Format):
 
     def write(self, student: Student, path: Path) -> Sizes:
         save_weights(student.plain, path)
-        return Sizes({}, {})
+        return Sizes()
 
     def read(self, path: Path, student: Student) -> tuple[Run, list[str]]:
         module, notes = _built(path, student)

@@ -44,7 +44,8 @@ class Exported:
         inputs: by the names of forward's arguments.
         outputs: by the names of the tensors in the result.
         free: the letters of sizes that may be anything.
-        most: the largest that some of them may be.
+        least: the smallest that some of them may be.
+        most: the largest.
         fixed: sizes that the spec leaves free and the file does not.
         checked: the sizes of each comparison.
         reader: what read the file.
@@ -63,6 +64,7 @@ class Exported:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     free: tuple[str, ...]
+    least: Mapping[str, int]
     most: Mapping[str, int]
     fixed: Mapping[str, int]
     checked: tuple[Mapping[str, int], ...]
@@ -184,7 +186,8 @@ def _exported(
         ),
         outputs=tuple(_outputs(trials)),
         free=tuple(s for s in student.letters if s not in sizes.fixed),
-        most=sizes.most, fixed=sizes.fixed, checked=tuple(trial.sizes for trial in trials),
+        least=sizes.least, most=sizes.most, fixed=sizes.fixed,
+        checked=tuple(trial.sizes for trial in trials),
         reader=form.reader, difference=found.absolute, relative=found.relative,
         tolerance=form.tolerance, notes=tuple(notes),
     )  # fmt: skip
