@@ -29,7 +29,18 @@ def test_every_class_must_be_there() -> None:
         ENTRY.shape(of=(2, 4))
 
 
-@pytest.mark.parametrize("classes", [[], [0, 0], [-1], [0.5], ["cat"]])
+@pytest.mark.parametrize("shape", [(2, 5), (2, 7, 5), (2, 5, 3, 4)])
+def test_a_number_stands_for_the_first_classes(shape: Shape) -> None:
+    z = torch.randn(shape)
+    few, written = (SelectClasses(of="teacher.logits", classes=c) for c in (3, (0, 1, 2)))
+    assert torch.equal(few.forward(of=z), written.forward(of=z))
+    assert torch.equal(few.module()(of=z), written.forward(of=z))
+    assert few.shape(of=shape) == written.shape(of=shape)
+    with pytest.raises(ShapeMismatch, match="5 classes, not 6"):
+        SelectClasses(of="teacher.logits", classes=6).shape(of=shape)
+
+
+@pytest.mark.parametrize("classes", [0, 0.5, "all", [], [0, 0], [-1], [0.5], ["cat"]])
 def test_refuses(classes: list[object]) -> None:
     with pytest.raises(ValidationError):
         SelectClasses.model_validate({"of": "teacher.logits", "classes": classes})

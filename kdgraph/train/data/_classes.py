@@ -97,17 +97,17 @@ def out_of_order(spec: Spec, chosen: tuple[int, ...]) -> list[Diagnostic]:
     there = spec.span("data", "select_classes") or "`data`"
     found = []
     for name, signal in spec.signals.items():
-        if not isinstance(signal, SelectClasses) or len(signal.classes) != len(chosen):
+        if not isinstance(signal, SelectClasses) or len(signal.written) != len(chosen):
             continue
         models = {spec.network(m) for m in _frozen_behind(spec, signal.of)}
         if models.isdisjoint(to_train(spec)):
             continue
-        message = f"the signal {name!r} takes {_listed(signal.classes)} for the classes that "
+        message = f"the signal {name!r} takes {_listed(signal.written)} for the classes that "
         message += f"`select_classes` makes of {_listed(chosen)}"
         wanted, why = chosen, f"as at {there}"
         if not (spec.train and spec.train.teacher and spec.train.teacher.classes):
             wanted, why = tuple(range(len(chosen))), "for the teacher learns these numbers"
-        if signal.classes != wanted:
+        if signal.written != wanted:
             place = spec.span("signals", name, "classes")
             help = f"write `classes: {_listed(wanted)}`, {why}"
             found.append(Diagnostic("KD711", message, place, help))

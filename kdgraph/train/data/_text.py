@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ class Windows(Split):
     """Documents in pieces of ``length`` bytes: ``tokens`` [L] and, one place on, ``label`` [L].
 
     The pieces of a document follow each other without a gap and never reach into the next one:
-    behind its end ``tokens`` are 0 and labels -100. Texts are held once, as bytes.
+    behind its end ``tokens`` are 0 and labels -100. Texts are held once, as bytes, or as the
+    numbers that a subclass has for them.
     """
 
     def __init__(self, text: Tensor, start: Tensor, stop: Tensor, length: int) -> None:
@@ -25,22 +27,26 @@ class Windows(Split):
         self.length = length
 
     @classmethod
-    def of(cls, documents: Iterable[bytes], length: int) -> Windows:
+    def of(cls, documents: Iterable[bytes], length: int) -> Self:
         """The pieces of some documents; one without a byte to predict gives none."""
         held = [d for d in documents if len(d) > 1]
         text = torch.empty(0, dtype=torch.uint8)
         if held:
             text = torch.frombuffer(bytearray(b"".join(held)), dtype=torch.uint8)
+        return cls(text, *cls._pieces(map(len, held), length), length)
+
+    @staticmethod
+    def _pieces(sizes: Iterable[int], length: int) -> tuple[Tensor, Tensor]:
+        """Where each piece begins, and where its document ends."""
         start: list[int] = []
         stop: list[int] = []
         end = 0
-        for document in held:
-            begin, end = end, end + len(document)
+        for size in sizes:
+            begin, end = end, end + size
             pieces = range(begin, end - 1, length)
             start += pieces
             stop += [end] * len(pieces)
-        first, last = (torch.tensor(at, dtype=torch.int64) for at in (start, stop))
-        return cls(text, first, last, length)
+        return torch.tensor(start, dtype=torch.int64), torch.tensor(stop, dtype=torch.int64)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,5 +68,5 @@ class Windows(Split):
     def held(self) -> Mapping[str, Tensor]:
         return {"text": self.text, "start": self.start, "stop": self.stop}
 
-    def subset(self, indices: Tensor) -> Windows:
-        return Windows(self.text, self.start[indices], self.stop[indices], self.length)
+    def subset(self, indices: Tensor) -> Self:
+        return type(self)(self.text, self.start[indices], self.stop[indices], self.length)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -74,7 +75,8 @@ class Text(DataSet):
         names = sorted(texts, key=lambda name: seed_of("text", self.split_seed, name))
         ends = [max(at, round(share * len(names))) for at, share in enumerate(_SHARES, start=1)]
         parts = [names[ends[1] :], names[: ends[0]], names[ends[0] : ends[1]]]
-        train, val, test = (self._windows(texts, part) for part in parts)
+        cut = self._cutter(folder)
+        train, val, test = (cut(t for name in part for t in texts[name]) for part in parts)
         val, test = (
             part.subset(draw(part, self.held_out, "text held out", self.split_seed)[0])
             for part in (val, test)
@@ -85,10 +87,11 @@ class Text(DataSet):
         note = f"split by {what}, {counts} for training / validation / test"
         return Splits(train, val, test, note)
 
-    def _windows(self, texts: dict[str, list[bytes]], names: list[str]) -> Windows:
+    def _cutter(self, folder: Path) -> Callable[[Iterable[bytes]], Windows]:
+        """What makes rows of the documents of a part."""
         from kdgraph.train.data._text import Windows
 
-        return Windows.of((text for name in names for text in texts[name]), self.length)
+        return partial(Windows.of, length=self.length)
 
     def _files(self, place: Path) -> Iterator[Document]:
         """Name and text of every document under ``path``."""
