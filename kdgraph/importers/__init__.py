@@ -1,0 +1,1 @@
+"""Other tools' configurations, read without running them, to specs."""

@@ -1,0 +1,1 @@
+"""What the files of torchdistill mean, part by part."""
