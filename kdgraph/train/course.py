@@ -62,6 +62,11 @@ class Course:
         settings, size = self._settings(at), self._sized(at).batch_size
         return settings.epochs * -(-steps_per_epoch(self._rows, size) // settings.accumulate)
 
+    def rows(self) -> list[int]:
+        """Rows of a training batch, of all processes together, in each stage."""
+        stages = range(max(1, len(self._spec.stages)))
+        return [min(self._sized(at).batch_size, self._rows) for at in stages]
+
     def total_steps(self) -> int:
         """Steps of the optimiser in the whole run, if no stage ends early."""
         return sum(self.steps(at) for at in range(max(1, len(self._spec.stages))))

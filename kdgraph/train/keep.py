@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
@@ -19,7 +18,9 @@ from kdgraph.errors import DataError
 from kdgraph.models.weights import load_weights, save_weights
 from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import actions
+from kdgraph.train import checkpoint
 from kdgraph.train.learner import Learner
+from kdgraph.train.ranks import meet, writes
 
 LAST, BEST, WEIGHTS = "last.ckpt", "best.safetensors", "weights.safetensors"
 STAGES, MODELS = "stages", "models"  # folders: the student after each stage, others that learn
@@ -58,7 +59,7 @@ class Keeper(Callback):
             best = self._compare(learner)
             if learner.act(best) and learner.settings.keep == "best":
                 self.best = None  # weights of other shapes are no choice any more
-                save_weights(learner.distill.student, self._best_file(learner))
+                self._save_best(learner)
             trainer.should_stop = trainer.should_stop or self.stopped
         self.save(learner)
 
@@ -72,7 +73,7 @@ class Keeper(Callback):
             if not _takes_snapshots(learner.spec):
                 learner.distill.snapshot()
             if settings.keep == "best":
-                save_weights(learner.distill.student, self._best_file(learner))
+                self._save_best(learner)
         if (early := settings.early_stop) is None or not learner.course.ends_round(learner.epoch):
             return best
         now = learner.better(early.metric or learner.monitor)
@@ -93,7 +94,12 @@ class Keeper(Callback):
         self.best = self.mark = None
         self.waited, self.stopped = 0, False
 
+    def _save_best(self, learner: Learner) -> None:
+        if writes():
+            save_weights(learner.distill.student, self._best_file(learner))
+
     def _take_best(self, learner: Learner) -> None:
+        meet()  # it has been written
         best = self._best_file(learner)
         if learner.settings.keep == "best" and best.exists():
             load_weights(learner.distill.student, best)
@@ -104,18 +110,13 @@ class Keeper(Callback):
         return self.folder / (f"best-{at}.safetensors" if at else BEST)
 
     def save(self, learner: Learner) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint: a file, or a folder to which all processes write."""
         now = time.monotonic()
         self.seconds, self._since = self.seconds + now - self._since, now
         own = {name: getattr(self, name) for name in _KEPT}
         state = {**learner.state(), "keeper": own, "history": self.history,
                  "fingerprint": self.fingerprint}  # fmt: skip
-        part = self.folder / f".{LAST}.{os.getpid()}"
-        try:
-            torch.save(state, part)
-            part.replace(self.folder / LAST)
-        finally:
-            part.unlink(missing_ok=True)
+        checkpoint.write(self.folder / LAST, state)
 
     def take_up(self, learner: Learner) -> None:
         """Goes on from the checkpoint, if there is one.
@@ -123,11 +124,11 @@ class Keeper(Callback):
         Raises:
             DataError: KD716 when it is of another run, or cannot be read.
         """
-        path = self.folder / LAST
-        if not path.exists():
+        path = checkpoint.place(self.folder / LAST)
+        if path is None:
             return
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = checkpoint.read(path)
         except Exception as error:  # a damaged file can make the reader raise anything
             said = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise DataError.of("KD716", f"{path} cannot be read: {said}") from error
@@ -146,7 +147,8 @@ class Keeper(Callback):
         if ended:
             learner.end_course()
         path = self.folder / WEIGHTS
-        learner.distill.save_student(path)
+        if writes():
+            learner.distill.save_student(path)
         for name, model in learner.distill.models.items():
             if model is not learner.distill.student and learner.spec.is_learning(name):
                 self._export(MODELS, name, model)
@@ -154,6 +156,8 @@ class Keeper(Callback):
 
     def _export(self, kind: str, name: str, model: nn.Module) -> None:
         """Writes the weights of a model as it is without what actions put into it."""
+        if not writes():
+            return
         folder = self.folder / kind
         folder.mkdir(exist_ok=True)
         save_weights(without_actions(model), folder / f"{name}.safetensors")

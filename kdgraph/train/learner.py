@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from kdgraph.runtime.carry import carry
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
+from kdgraph.train.checkpoint import with_tensors
 from kdgraph.train.course import Course
 from kdgraph.train.data._load import eval_loader, train_loader
 from kdgraph.train.data._split import seed_of
@@ -26,11 +28,13 @@ from kdgraph.train.optim import (
     by_model,
     frozen_names,
     join,
+    named,
     only_gradients_of,
     restore,
     state_of,
     trained_parameters,
 )
+from kdgraph.train.ranks import of_rank, rank, world
 from kdgraph.train.report.watch import Watch
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Batch, Scorer
@@ -125,9 +129,17 @@ class Learner(Scorer):
         self.distill.after_epoch(self.epoch, best=best)
         carry(self.optimizer, stages.moved, (), stages.nets)
         join(self.optimizer, self.settings.optimizer, self.distill)
+        if len(stages.log) > before:
+            self.replaced()
         stage = stages.stage
         did = (stage.during[done.at] for done in stages.log[before:] if done.lines)
         return any(getattr(a, "rebuilds", False) and a.use not in _KEEPING for a in did)
+
+    def replaced(self) -> None:
+        """Lets what averages gradients follow parameters that actions have replaced."""
+        wrap = getattr(self.trainer.strategy, "wrap_anew", None)
+        if wrap is not None:
+            wrap()
 
     def end_course(self) -> None:
         """Does the actions that end the last stage."""
@@ -164,19 +176,23 @@ class Learner(Scorer):
         """What is left of the epoch under way."""
         epoch = self.course.passed + self.epoch
         return train_loader(
-            self.splits.train, self.course.data, seed=self.seed, epoch=epoch, done=self.batch
-        )
+            self.splits.train, self.course.data, seed=self.seed, epoch=epoch, done=self.batch,
+            share=(rank(), world()),
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """All of the validation data."""
-        return eval_loader(self.splits.val, self.course.data)
+        """All of the validation data, of which each process has a part."""
+        return eval_loader(self.splits.val, self.course.data, (rank(), world()))
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Random numbers and schedules depend on the place in training and on nothing before."""
-        torch.manual_seed(seed_of("step", self.seed, self.course.passed + self.epoch, self.batch))
+        place = ("step", self.seed, self.course.passed + self.epoch, self.batch)
+        torch.manual_seed(seed_of(*place))
         leg = self.course.leg(self.epoch, self.iteration)
         if self.distill.stages is not None and leg not in (None, self.distill.stages.leg):
             self.distill.set_stage(leg)
+        if rank():  # what is drawn for one row, by dropout say, is not drawn for another
+            torch.manual_seed(seed_of(*place, *of_rank()))
         epoch = self.epoch + self.batch / self.course.batches
         self.distill.set_progress(epoch=epoch, iteration=self.iteration - self.course.begun)
 
@@ -276,7 +292,11 @@ class Learner(Scorer):
         """Restores what Lightning has built by now."""
         self._first_iteration = self.iteration
         if self._start:
-            restore(self.optimizer, self.distill, self._start["optimizer"])
+            state = self._start["optimizer"]
+            if "folder" in self._start:
+                parameters = named(self.distill)
+                state = with_tensors(state, Path(self._start["folder"]), parameters)
+            restore(self.optimizer, self.distill, state)
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(self._start["scheduler"])
             self.trainer.precision_plugin.load_state_dict(self._start["precision"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from kdgraph.train.ranks import mean, of_all, rank, world
 
 
 class Means:
     """Means of the losses over an epoch, kept on the device so that nothing waits for it.
 
     The mean of an edge is over the steps that have it: phases of a stage may differ in theirs.
+    Of several processes each keeps its own sums, and what is told is the mean over them.
     """
 
     def __init__(self) -> None:
@@ -29,18 +33,31 @@ class Means:
 
     def last(self) -> dict[str, float]:
         """The values of the last step."""
-        return {name: float(value) for name, value in self._last.items()}
+        return {name: float(value) for name, value in mean(self._last).items()}
 
     def close(self) -> dict[str, float]:
         """The means, after which counting starts over."""
-        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        sums = mean(self.sums)
+        means = {name: float(value) / self.counts[name] for name, value in sums.items()}
         self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"sums": {n: v.cpu() for n, v in self.sums.items()}, "counts": dict(self.counts)}
+        """For a checkpoint; of several processes the sums of each, [processes]."""
+        sums = {n: v.cpu() for n, v in self.sums.items()}
+        if world() > 1:
+            every = of_all(sums)
+            sums = {n: torch.stack([one[n] for one in every]) for n in sums}
+        return {"sums": sums, "counts": dict(self.counts)}
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        self.sums = {name: _own(value) for name, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
+
+
+def _own(sums: Tensor) -> Tensor:
+    """What this process goes on from; of another number of processes it is the mean of theirs."""
+    if not sums.dim():
+        return sums
+    return sums[rank()] if len(sums) == world() else sums.double().mean().to(sums.dtype)

@@ -93,7 +93,7 @@ def join(optimizer: torch.optim.Optimizer, written: Optimizer, step: DistillModu
 
 def frozen_names(step: DistillModule) -> set[str]:
     """The names of what is not trained now."""
-    return _by_name(step).keys() - trained_parameters(step).keys()
+    return named(step).keys() - trained_parameters(step).keys()
 
 
 def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:
@@ -103,7 +103,7 @@ def trained_parameters(step: DistillModule) -> dict[str, nn.Parameter]:
     do their moments.
     """
     waiting = {id(p) for p in step.stages.waiting()} if step.stages else set()
-    found = _by_name(step)
+    found = named(step)
     return {n: p for n, p in found.items() if p.requires_grad or id(p) in waiting}
 
 
@@ -138,7 +138,7 @@ def state_of(optimizer: torch.optim.Optimizer, step: DistillModule) -> dict[str,
     They are kept since an action may give a parameter another place among the others: an
     optimiser that is built afterwards has them in another order.
     """
-    names = {id(p): name for name, p in _by_name(step).items()}
+    names = {id(p): name for name, p in named(step).items()}
     groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
     return {**optimizer.state_dict(), "names": groups}
 
@@ -147,13 +147,14 @@ def restore(
     optimizer: torch.optim.Optimizer, step: DistillModule, state: Mapping[str, Any]
 ) -> None:
     """Goes on from ``state_of``, with the groups as they were."""
-    found = _by_name(step)
+    found = named(step)
     for group, names in zip(optimizer.param_groups, state["names"], strict=True):
         group["params"] = [found[name] for name in names]
     optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
 
 
-def _by_name(step: DistillModule) -> dict[str, nn.Parameter]:
+def named(step: DistillModule) -> dict[str, nn.Parameter]:
+    """All parameters, frozen or not, by the names that ``groups`` know."""
     found: dict[str, nn.Parameter] = {}
     for name, parameter in step.named_parameters():
         part, _, rest = name.partition(".")

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from kdgraph.errors import DataError
 from kdgraph.spec.language import Spec
+from kdgraph.train.data._batches import STAND_IN
 from kdgraph.train.data._split import seed_of
 from kdgraph.train.metrics import build_metrics
+from kdgraph.train.ranks import of_rank
 from kdgraph.train.report.confusion import Confusion
 from kdgraph.train.score import Score
 
@@ -42,8 +44,11 @@ class Scorer(LightningModule):
         if index == 0:  # in the score's mode, whatever mode the model is handed over in
             self.score.ready(self.scored(), batch)
         if self.score.passes is not None:
-            torch.manual_seed(seed_of("passes", index))
+            torch.manual_seed(seed_of("passes", index, *of_rank()))
+        counts = batch.pop(STAND_IN, None) is None
         prediction = self.score.averaged(self.scored(), batch)
+        if not counts:
+            return
         self.saw(prediction, batch, index)
         for metric in self.metrics.values():
             self.score.update(metric, prediction, batch)
@@ -60,7 +65,7 @@ class Scorer(LightningModule):
         self._was_training = self.scored().training
 
     def on_validation_epoch_end(self) -> None:
-        """Computes the metrics."""
+        """Computes the metrics, over the rows of all processes."""
         self.scored().train(self._was_training)
         for name, metric in self.metrics.items():
             value = metric.compute()

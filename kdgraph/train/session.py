@@ -23,18 +23,21 @@ from kdgraph.errors import DataError
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
+from kdgraph.train.checkpoint import remove
 from kdgraph.train.data._load import eval_loader
 from kdgraph.train.data.base import DataSet, Splits
 from kdgraph.train.keep import BEST, LAST, MODELS, STAGES, WEIGHTS, Keeper
 from kdgraph.train.latency import latency
 from kdgraph.train.learner import Learner
 from kdgraph.train.progress import Board
+from kdgraph.train.ranks import Place, meet, rank, world, writes
 from kdgraph.train.report.confusion import Confusion
 from kdgraph.train.report.follow import Follow
 from kdgraph.train.report.report import Report
 from kdgraph.train.result import Run
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Examiner
+from kdgraph.train.strategy import Kind, shared_by
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Setting:
         without: optional passes to leave out.
         also: optional passes to run that are off unless asked for.
         files: further files that the numbers of a run depend on, by name.
-        report: is told of each run; None where there is none.
+        booked: batch entries that a book gives.
+        report: is told of each run; None where there is none, or another process writes it.
+        strategy: how several processes share the training.
     """
 
     data: DataSet
@@ -63,7 +68,9 @@ class Setting:
     without: Collection[str] = ()
     also: Collection[str] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    booked: frozenset[str] = frozenset()
     report: Report | None = None
+    strategy: Kind = "ddp"
 
 
 def train(
@@ -83,20 +90,21 @@ def train(
         setting: shared by all runs.
 
     Raises:
-        DataError: KD716 when resuming a run that was another.
+        DataError: KD716 when resuming a run that was another; KD718 for batches of fewer rows
+            than there are processes.
         InputError: when a batch is not what the spec says, or a loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = setting.report
-    booked = report.booked if report is not None else frozenset()
-    learner = Learner(step, spec, score, setting.data, setting.splits, seed, booked)
+    learner = Learner(step, spec, score, setting.data, setting.splits, seed, setting.booked)
+    _check_parts(learner)
     keeper = Keeper(folder, mark)
     if setting.resume:
         keeper.take_up(learner)
-    else:
+    elif writes():
         _clear(folder)
+    meet()  # before anything is written
     total = learner.course.total_steps()
-    follow = Follow(report, name, learner, min(setting.steps or total, total))
+    follow = Follow(setting.report, name, learner, min(setting.steps or total, total))
     follow.tell("training")
     _run(name, learner, keeper, follow, setting)
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
@@ -115,7 +123,21 @@ def train(
     )  # fmt: skip
     setting.board.done(run)
     follow.end(run, confusion, folder)
+    meet()  # all that is written is there
     return run
+
+
+def _check_parts(learner: Learner) -> None:
+    """Refuses batches that have no row for some process.
+
+    Raises:
+        DataError: KD718.
+    """
+    rows = min(learner.course.rows())
+    if rows < world():
+        message = f"{world()} processes cannot share a batch of {rows} rows"
+        help = "a batch is that of all processes together: take a larger `data.batch_size`"
+        raise DataError.of("KD718", message, span=learner.spec.span("data"), help=help)
 
 
 def _run(name: str, learner: Learner, keeper: Keeper, follow: Follow, setting: Setting) -> None:
@@ -169,13 +191,15 @@ def evaluate(
     examiner = Examiner(model, spec, score, confusion)
     with quiet():
         trainer = _trainer(setting, spec.train, [], None)
-        trainer.test(examiner, eval_loader(split, setting.data), verbose=False)
+        trainer.test(examiner, eval_loader(split, setting.data, (rank(), world())), verbose=False)
     return examiner.found
 
 
 def measured(model: nn.Module, spec: Spec, score: Score, setting: Setting) -> dict[str, Any]:
-    """What a run says of the time that its model takes."""
+    """What a run says of the time that its model takes; only who writes it looks."""
     assert spec.train is not None
+    if not writes():
+        return {}
     with quiet():
         device = _trainer(setting, spec.train, [], None).strategy.root_device
     sample = eval_loader(setting.splits.val, setting.data).dataset[0, 0, [0]]
@@ -197,13 +221,15 @@ def _trainer(
     **limits: Any,
 ) -> pl.Trainer:  # fmt: skip
     accelerator, _, index = setting.device.partition(":")
+    where: Mapping[str, Any] = {"devices": [int(index)] if index else 1}
+    if world() > 1:
+        place = Place.found(setting.device)
+        accelerator, where = place.device.type, shared_by(place, setting.strategy)
     training: dict[str, Any] = {"logger": False}
     if folder is not None:
+        loggers = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
         training = {
-            "logger": [
-                CSVLogger(folder, name="csv"),
-                TensorBoardLogger(folder, name="tensorboard"),
-            ],
+            "logger": loggers if writes() else False,
             "gradient_clip_val": settings.grad_clip,
             "accumulate_grad_batches": settings.accumulate,
             # the learner hands out one epoch at a time, the first perhaps a rest of one
@@ -212,13 +238,13 @@ def _trainer(
     try:
         return pl.Trainer(
             accelerator={"gpu": "cuda"}.get(accelerator, accelerator),
-            devices=[int(index)] if index else 1,
             precision=settings.precision,
             callbacks=list(callbacks),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            **where,
             **training,
             **limits,
         )
@@ -230,7 +256,8 @@ def _trainer(
 def _clear(folder: Path) -> None:
     """Removes what an earlier run left, but nothing else that lies there."""
     stages = (path.name for path in folder.glob("best-*.safetensors"))
-    for name in (LAST, BEST, WEIGHTS, *stages):
+    remove(folder / LAST)
+    for name in (BEST, WEIGHTS, *stages):
         (folder / name).unlink(missing_ok=True)
     for name in ("csv", "tensorboard", STAGES, MODELS):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -16,6 +16,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.derive import teacher_by_itself, to_train
 from kdgraph.train.keep import LAST, WEIGHTS, fingerprint, write_json
+from kdgraph.train.ranks import meet, writes
 from kdgraph.train.report.follow import recall
 from kdgraph.train.result import Run
 from kdgraph.train.score import find_score
@@ -61,7 +62,9 @@ def _train_teacher(
     own = teacher_by_itself(spec, name)
     assert own.train is not None
     mark, record = fingerprint(own, own.train.seed, {}), folder / "run.json"
-    if (known := _known(record, mark)) is not None:
+    known = _known(record, mark)
+    meet()  # before it is written anew
+    if known is not None:
         setting.board.say(f"{name}: trained before, {known.weights}")
         recall(setting.report, known, folder / LAST)
         return known
@@ -79,7 +82,7 @@ def _train_teacher(
     step = compile(own, models={name: net}, trust=trust, without=setting.without, also=setting.also)
     score = find_score(own)
     run = train(name, step, own, score, own.train.seed, folder, mark, setting)
-    if run.finished:
+    if run.finished and writes():
         write_json(record, {"fingerprint": mark, "run": vars(run)})
     return run
 

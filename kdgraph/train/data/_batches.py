@@ -12,9 +12,15 @@ from torch.utils.data import Dataset
 from kdgraph.spec.data import Augment, Normalise
 from kdgraph.train.data._split import Split, seeded
 from kdgraph.train.data.transforms.base import Transform
+from kdgraph.train.ranks import part
 
 Key = tuple[int, int, list[int]]  # epoch, number of the batch in it, rows
 Draws = tuple[Tensor, Tensor]  # which images are mirrored, and by how much each is moved
+Share = tuple[int, int]  # the number of a process that takes a part of each batch, of how many
+
+STAND_IN = "stand-in"
+"""In a batch for evaluation that has fewer rows than there are processes: a row for one of those
+that have none, which does not count. No column can be called so."""
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -22,6 +28,9 @@ class Batches(Dataset[dict[str, Tensor]]):
 
     In this order: views are taken, ``augment`` draws for its entry and for each view of it, the
     other transforms run as they are listed, and ``normalise`` takes its entry and the views.
+
+    With a ``share`` it gives the rows of one process, as they are in the whole batch. Then no
+    other rows are read, unless there are transforms, which draw for the whole batch.
     """
 
     def __init__(
@@ -31,21 +40,45 @@ class Batches(Dataset[dict[str, Tensor]]):
         augment: Augment | None = None,
         transforms: Sequence[Transform] = (),
         seed: int = 0,
+        share: Share = (0, 1),
     ) -> None:
         self.split, self.scaling, self.augment, self.seed = split, scaling, augment, seed
+        self.share = share
         numbered = list(enumerate(transforms))
         self.taking = [(at, t) for at, t in numbered if t.views()]
         self.changing = [(at, t) for at, t in numbered if not t.views()]
+        self.last: list[tuple[int, Transform]] = []
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         epoch, number, rows = key
-        batch = self._transformed(self._read(rows), self.taking, epoch, number)
+        if not self._own(rows, whole=False):
+            return {**self[epoch, number, rows[:1] * self.share[1]], STAND_IN: torch.ones(())}
+        whole = bool(self.taking or self.changing)
+        batch = self._transformed(self._read(self._own(rows, whole)), self.taking, epoch, number)
 
         def draw(augment: Augment, own: tuple[str, ...]) -> Draws:
-            return draws(len(rows), augment, seeded("augment", self.seed, epoch, number, *own))
+            chance = seeded("augment", self.seed, epoch, number, *own)
+            mirror, by = draws(len(rows), augment, chance)
+            at = part(len(rows), (0, 1) if whole else self.share)
+            return mirror[at], by[:, at]
 
-        batch = self._augmented(batch, draw)
-        return self._normalised(self._transformed(batch, self.changing, epoch, number))
+        batch = self._transformed(self._augmented(batch, draw), self.changing, epoch, number)
+        return self._normalised(self._parted(batch, len(rows)) if whole else batch)
+
+    def _own(self, rows: list[int], whole: bool) -> list[int]:
+        """The rows that are read."""
+        return rows if whole else rows[part(len(rows), self.share)]
+
+    def _parted(self, batch: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+        """This process's rows of a whole batch; what is not of rows stays."""
+        steps = [t for _, t in (*self.taking, *self.changing, *self.last)]
+        other = {name for t in steps if t.scope() == "none" for name in t.adds()}
+        return {
+            name: value
+            if name in other or value.shape[:1] != (rows,)
+            else value[part(rows, self.share)]
+            for name, value in batch.items()
+        }
 
     def _read(self, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = self.split.rows(rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from kdgraph.train.data._batches import Batches, Key
+from kdgraph.train.data._batches import Batches, Key, Share
 from kdgraph.train.data._split import Split, seeded
 from kdgraph.train.data._views import Viewed
 from kdgraph.train.data.base import DataSet
@@ -20,25 +20,32 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def train_loader(
-    split: Split, data: DataSet, *, seed: int, epoch: int = 0, done: int = 0
-) -> DataLoader[dict[str, Tensor]]:
+    split: Split, data: DataSet, *, seed: int, epoch: int = 0, done: int = 0,
+    share: Share = (0, 1),
+) -> DataLoader[dict[str, Tensor]]:  # fmt: skip
     """The batches of one epoch from batch number ``done`` on.
 
     Order, augmentation and transforms are a pure function of (seed, epoch, batch), so that a run
     taken up in the middle sees what it would have seen; of rows in views (``Viewed``) what is
-    random depends on the view and the row.
+    random depends on the view and the row. Of each batch a process takes its ``share``.
     """
     order = Epoch(len(split), data.batch_size, seed=seed, epoch=epoch, done=done)
     if isinstance(split, Viewed):
-        return _loader(split.batches(data, seed), order, data.workers)
-    return _loader(Batches(split, data.scaling(), data.augment, data.steps(), seed), order,
-                  data.workers)  # fmt: skip
+        return _loader(split.batches(data, seed, share), order, data.workers)
+    batches = Batches(split, data.scaling(), data.augment, data.steps(), seed, share)
+    return _loader(batches, order, data.workers)
 
 
-def eval_loader(split: Split, data: DataSet) -> DataLoader[dict[str, Tensor]]:
-    """Every row once, in order, neither augmented nor transformed."""
-    return _loader(Batches(split, data.scaling()), Ordered(len(split), data.batch_size),
-                   data.workers)  # fmt: skip
+def eval_loader(
+    split: Split, data: DataSet, share: Share = (0, 1)
+) -> DataLoader[dict[str, Tensor]]:
+    """Every row once, in order, neither augmented nor transformed; of each batch a ``share``.
+
+    There are as many batches for each process. Where one has no row of a batch it is given one of
+    another process, and the key ``STAND_IN``.
+    """
+    batches = Batches(split, data.scaling(), share=share)
+    return _loader(batches, Ordered(len(split), data.batch_size), data.workers)
 
 
 def _loader(batches: Batches, order: Sampler[Key], workers: int) -> DataLoader[dict[str, Tensor]]:

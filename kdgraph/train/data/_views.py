@@ -15,7 +15,7 @@ from kdgraph.spec.booked import teachers_side
 from kdgraph.spec.data import Augment
 from kdgraph.spec.frontier import stored
 from kdgraph.spec.language import Spec
-from kdgraph.train.data._batches import Batches, Draws, Key, draws
+from kdgraph.train.data._batches import Batches, Draws, Key, Share, draws
 from kdgraph.train.data._split import Split, seeded
 from kdgraph.train.data.base import DataSet
 from kdgraph.train.data.transforms.base import Transform
@@ -125,6 +125,7 @@ class ViewBatches(Batches):
         seed: of training.
         shelf: gives the values of a book; left out: none join.
         mixing: whether transforms that do not change single rows run.
+        share: the process whose rows are given.
     """
 
     def __init__(
@@ -136,16 +137,18 @@ class ViewBatches(Batches):
         seed: int = 0,
         shelf: Shelf | None = None,
         mixing: bool = True,
+        share: Share = (0, 1),
     ) -> None:
-        super().__init__(split, data.scaling(), data.augment, data.steps(), seed)
+        super().__init__(split, data.scaling(), data.augment, data.steps(), seed, share)
         self.book, self.shelf = book, shelf
         self.last = [(a, t) for a, t in self.changing if t.scope() == "none" or mixing]
         self.last = [(at, t) for at, t in self.last if t.scope() != "row"]
         self.changing = [(at, t) for at, t in self.changing if t.scope() == "row"]
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        epoch, number, rows = key
+        epoch, number, every = key
         view = epoch % (self.book.views or 1)
+        rows = self._own(every, whole=bool(self.last))
         batch = self._each(self._read(rows), self.taking, rows, view)
 
         def draw(augment: Augment, own: tuple[str, ...]) -> Draws:
@@ -163,7 +166,7 @@ class ViewBatches(Batches):
                 batch = transform.along(batch, chance, blended)
             else:
                 batch = transform.apply(batch, chance)
-        return self._normalised(batch)
+        return self._normalised(self._parted(batch, len(every)) if self.last else batch)
 
     def _each(
         self,
@@ -215,9 +218,9 @@ class Viewed(Split):
     def files(self) -> list[Path]:
         return self.whole.files()
 
-    def batches(self, data: DataSet, seed: int) -> ViewBatches:
+    def batches(self, data: DataSet, seed: int, share: Share = (0, 1)) -> ViewBatches:
         """What makes training batches of them."""
-        return ViewBatches(self.whole, data, self.book, seed=seed, shelf=self.shelf)
+        return ViewBatches(self.whole, data, self.book, seed=seed, shelf=self.shelf, share=share)
 
 
 class _InTurn(Dataset[tuple[Tensor, dict[str, Tensor]]]):

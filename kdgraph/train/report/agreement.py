@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdgraph.errors import KDGraphError
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
+from kdgraph.train.ranks import of_all
 from kdgraph.train.score import Score, find_score
 
 
@@ -82,10 +83,11 @@ class Agreement:
                 self._same[name] = self._same[name] + same if name in self._same else same
 
     def close(self) -> dict[str, float]:
-        """``agreement/TEACHER``, after which counting starts over."""
-        found = {
-            f"agreement/{n}": int(v) / self._count for n, v in self._same.items() if self._count
-        }
+        """``agreement/TEACHER`` over the rows of all processes; then counting starts over."""
+        every = of_all((self._count, {name: int(same) for name, same in self._same.items()}))
+        count = sum(own for own, _ in every)
+        names = [n for n in self._scores if count and all(n in s or not own for own, s in every)]
+        found = {f"agreement/{n}": sum(s.get(n, 0) for _, s in every) / count for n in names}
         self._same, self._count, self._moved = {}, 0, {}
         return found
 

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kdgraph.train.checkpoint import progress
 from kdgraph.train.learner import Learner
+from kdgraph.train.ranks import writes
 from kdgraph.train.report.confusion import Confusion, picture
 from kdgraph.train.report.record import Record
 from kdgraph.train.report.report import Report
@@ -61,7 +62,8 @@ class Follow(Callback):
         """Tells of the end, with the final figures; the confusion goes to TensorBoard as well."""
         from torch.utils.tensorboard import SummaryWriter
 
-        if (counts := confusion.matrix()) is not None:
+        counts = confusion.matrix()  # which all processes count together
+        if counts is not None and writes():
             with SummaryWriter(str(folder / "tensorboard" / "final")) as writer:
                 writer.add_image(f"confusion/{run.part}", picture(counts), run.steps)
         state = "finished" if run.finished else "ended early"
@@ -74,7 +76,7 @@ def recall(report: Report | None, run: Run, checkpoint: Path) -> None:
         return
     record = Record()
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        state = progress(checkpoint)
         record.take_up(state["watch"]["record"])
     except (OSError, KeyError, RuntimeError):  # it was moved away, or is of an older version
         record.note("curves: the checkpoint of this earlier training is gone or cannot be read")

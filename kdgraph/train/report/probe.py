@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.runtime.module import DistillModule, StepOutput
+from kdgraph.train.ranks import averaged
 
 EVERY = 32
 """Batches between two samples for each edge of a stage: with three edges, every 96th is one.
@@ -107,7 +108,9 @@ class Probe:
             Gradient,
             torch.autograd.grad(value, parameters, of_edge, retain_graph=True, allow_unused=True),
         )
-        return [None if g is None else g.float() / scale for g in found] if scale != 1 else found
+        if scale != 1:
+            found = [None if g is None else g.float() / scale for g in found]
+        return [None if g is None else averaged(g) for g in found]
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

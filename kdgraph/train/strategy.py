@@ -1,0 +1,89 @@
+"""How several processes train one student: Lightning's DDP, fit for stages and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
+
+from kdgraph.train.learner import Learner
+from kdgraph.train.optim import trained_parameters
+from kdgraph.train.ranks import Place, world
+
+Kind = Literal["ddp", "fsdp2"]
+
+
+class Replicated(DDPStrategy):
+    """DDP over all that is trained in any phase of the present stage.
+
+    A phase leaves some of it without gradients, and so do losses that read no more than a part of
+    the student, which only a step tells. DDP looks for what is not used in every step or in none,
+    so the first step of a stage, and the first after an action, runs without DDP: its gradients
+    are averaged here, and show what DDP has to expect.
+    """
+
+    def configure_ddp(self) -> None:
+        """Lets every process start from the values of the first; the rest waits for a step."""
+        assert self.model is not None
+        with torch.no_grad():
+            for value in (*self.model.parameters(), *self.model.buffers()):
+                distributed.broadcast(value, 0)
+
+    def wrap_anew(self) -> None:
+        """Follows what an action has put in the place of parameters, on every process alike."""
+        self.model = self.lightning_module
+        self.configure_ddp()
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """After the first step puts DDP around the learner."""
+        super().post_backward(closure_loss)
+        learner = self.lightning_module
+        if not isinstance(learner, Learner) or self.model is not learner:
+            return
+        parameters = list(trained_parameters(learner.distill).values())
+        self._ddp_kwargs["find_unused_parameters"] = not _average_gradients(parameters)
+        with _all_learn(parameters):
+            super().configure_ddp()
+
+
+def _average_gradients(parameters: list[nn.Parameter]) -> bool:
+    """Averages gradients over processes, and tells whether all parameters have one everywhere."""
+    device = parameters[0].device
+    have = torch.tensor([p.grad is not None for p in parameters], device=device).int()
+    distributed.all_reduce(have)
+    for parameter, count in zip(parameters, have.tolist(), strict=True):
+        if count:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad /= world()
+            distributed.all_reduce(parameter.grad)
+    return bool((have == world()).all())
+
+
+@contextmanager
+def _all_learn(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """While DDP looks for what to follow, what waits for its phase is trained too."""
+    waiting = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in waiting:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in waiting:
+            parameter.requires_grad_(False)
+
+
+def shared_by(place: Place, kind: Kind) -> Mapping[str, Any]:
+    """What Lightning's trainer is told so that it is one of several."""
+    return {
+        "strategy": Replicated(),
+        "devices": place.here,
+        "num_nodes": place.nodes,
+        "plugins": [TorchElasticEnvironment()],
+        "use_distributed_sampler": False,  # each process reads its part of every batch by itself
+    }
