@@ -62,9 +62,9 @@ def _rows(value: Tensor, even: bool) -> Tensor:
     own = torch.tensor([value.shape[0]], device=value.device)
     if world_size() == 1:
         return own.cpu()
-    rows = own.new_empty(world_size())
-    distributed.all_gather_into_tensor(rows, own)
-    rows = rows.cpu()
+    every = [torch.empty_like(own) for _ in range(world_size())]
+    distributed.all_gather(every, own)
+    rows = torch.cat(every).cpu()
     if even and bool((rows != value.shape[0]).any()):
         raise InputError.of(
             "KD704",
@@ -87,10 +87,9 @@ def _gather(value: Tensor, rows: Tensor) -> Tensor:
     flat = value.detach().contiguous().reshape(own, -1).view(torch.uint8)
     padded = flat.new_zeros(most, flat.shape[1])
     padded[:own] = flat
-    every = flat.new_empty(world_size() * most, flat.shape[1])
-    distributed.all_gather_into_tensor(every, padded)
-    parts = every.view(world_size(), most, -1).unbind()
-    whole = torch.cat([part[:n] for part, n in zip(parts, rows.tolist(), strict=True)])
+    every = [torch.empty_like(padded) for _ in range(world_size())]
+    distributed.all_gather(every, padded)
+    whole = torch.cat([part[:n] for part, n in zip(every, rows.tolist(), strict=True)])
     return whole.view(value.dtype).reshape(-1, *value.shape[1:])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
     The file appears whole or not at all. A tied parameter is written once, under its first name,
     as is the custom of the format: ``load_weights``, ``safetensors.torch.load_model`` and
-    ``from_pretrained`` all read it back.
+    ``from_pretrained`` all read it back. Of a sharded module every rank has to ask for it, and
+    the first one writes.
 
     Raises:
         ModelError: KD415 when the file cannot be written.
@@ -101,11 +102,13 @@ def save_weights(module: nn.Module, path: Path) -> None:
     memory: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name in first.values():
-        tensor = own[name].detach().contiguous()
+        tensor = _whole(own[name].detach()).contiguous()
         address = tensor.untyped_storage().data_ptr()
         # Views of one memory are no ties: each is written by itself.
         tensors[name] = tensor.clone() if address in memory else tensor
         memory.add(address)
+    if not _writes(own.values()):
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, part, metadata={"format": "pt"})
@@ -114,6 +117,20 @@ def save_weights(module: nn.Module, path: Path) -> None:
         raise ModelError.of("KD415", f"{path} cannot be written: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together, on every rank; any other as it is."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
+def _writes(tensors: Iterable[Tensor]) -> bool:
+    """Whether this process writes them: of those that hold shards, the first does."""
+    from torch import distributed
+
+    sharded = any(hasattr(tensor, "full_tensor") for tensor in tensors)
+    return not sharded or distributed.get_rank() == 0
 
 
 def _named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -64,6 +64,7 @@ class DistillModule(nn.Module):
             the device a step. Under ``torch.compile`` no input is checked.
         report: the graph, what each pass did, how each model was captured.
         stages: which stage it is in, and what has been done to the networks; None without any.
+        networks: every model by name, frozen ones too.
         book: gives what a book holds of rows as batch entries, ``book(ids, view)``, where the step
             was compiled with one.
 
@@ -88,6 +89,7 @@ class DistillModule(nn.Module):
             stages.attach(self._install)
         self.check_values = True
         self.models = nn.ModuleDict({n: m for n, m in models.items() if built.spec.is_moving(n)})
+        object.__setattr__(self, "networks", models)  # frozen ones are no part of this module
         self.snapshots = Snapshots(built.spec, models)
         self._install(built)
 
@@ -105,6 +107,7 @@ class DistillModule(nn.Module):
         object.__setattr__(self, "_across", across_of(built.programs))
         self._counting: fx.GraphModule | None = None
 
+    networks: Mapping[str, nn.Module]
     _across: AcrossRanks | None
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
@@ -164,6 +167,11 @@ class DistillModule(nn.Module):
                     )
                 return model.training
         return self.training
+
+    @property
+    def program(self) -> fx.GraphModule:
+        """What runs in train mode."""
+        return self._programs[True]
 
     @property
     def student(self) -> nn.Module:

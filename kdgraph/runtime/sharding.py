@@ -1,0 +1,96 @@
+"""FSDP2 over a compiled step: the models that it trains and the frozen ones, in shards."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from kdgraph.runtime.module import DistillModule
+
+
+def shard(
+    step: DistillModule, mesh: DeviceMesh | None = None, *, frozen: bool = True, **options: Any
+) -> DistillModule:
+    """Shards the models of a step over the ranks of a mesh, in place (``fully_shard``).
+
+    A wrapper gathers the weights of a module when that module is called, and a step calls the
+    modules that capture has left whole. Those are sharded, and within them the elements of lists
+    of modules, as the blocks of a transformer; what is left of trained models and the adapters
+    belong to the step itself. Parameters that are shared between modules, and those that the graph
+    reads by themselves, as it does in models that were captured by ``torch.export``, are never
+    split from each other: trained ones are gathered for the whole step, frozen ones stay whole.
+
+    To be called where the process group is there, before an optimiser is built.
+
+    Args:
+        step: on its device; compiled in the process group.
+        mesh: of one dimension, or two for hybrid sharding; left out: all ranks.
+        frozen: shards frozen models too.
+        options: further arguments of ``fully_shard``: ``mp_policy``, ``offload_policy``,
+            ``reshard_after_forward``.
+    """
+    step.share()
+    options |= {} if mesh is None else {"mesh": mesh}
+    # all at once: sharding puts other parameters in the place of those that are counted
+    for module in list(_units(step, frozen)):
+        fully_shard(module, **options)
+    fully_shard(step, **options)
+    return step
+
+
+def _units(step: DistillModule, frozen: bool) -> Iterator[nn.Module]:
+    """The modules to shard, the inner before the outer."""
+    uses, running = _uses(step), _running(step.program)
+    trained = {id(p) for p in step.parameters()}
+    called = [m for m in _called(step.program) if m in running]
+    for net in step.networks.values():
+        whole = [m for m in net.modules() if m in called]
+        inner = [b for m in whole or [net] for b in _blocks(m) if b in running and b not in whole]
+        for module in [*inner, *whole]:
+            own = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
+            apart = own and all(uses[key] == number for key, number in own.items())
+            if apart and (own.keys() <= trained or (frozen and not own.keys() & trained)):
+                yield module
+
+
+def _running(program: fx.GraphModule) -> set[nn.Module]:
+    """The modules that are called when a step runs, by the step or by each other."""
+    found: set[nn.Module] = set()
+    for module in (m for called in _called(program) for m in called.modules()):
+        original = vars(module).get("_kd_original")  # behind a port, which hands its value out
+        found.update((original or module).modules())
+    return found
+
+
+def _called(program: fx.GraphModule) -> list[nn.Module]:
+    """The modules that a step calls, each once."""
+    nodes = program.graph.find_nodes(op="call_module")
+    return list({id(m): m for m in (program.get_submodule(n.target) for n in nodes)}.values())
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The elements of the outermost lists of modules."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            yield from (block for block in child if next(block.parameters(), None) is not None)
+        else:
+            yield from _blocks(child)
+
+
+def _uses(step: DistillModule) -> Counter[int]:
+    """How often each parameter is held by a module, or read by the graph itself."""
+    uses = Counter(
+        id(p)
+        for net in step.networks.values()
+        for module in net.modules()
+        for p in module.parameters(recurse=False)
+    )
+    for node in step.program.graph.find_nodes(op="get_attr"):
+        uses[id(operator.attrgetter(str(node.target))(step.program))] += 1
+    return uses
