@@ -67,6 +67,18 @@ def _advice() -> Registry[Any]:
     return ADVICE
 
 
+def _importers() -> Registry[Any]:
+    from kdgraph.importers.base import IMPORTERS
+
+    return IMPORTERS
+
+
+def _checks() -> Registry[Any]:
+    from kdgraph.verify import CHECKS
+
+    return CHECKS
+
+
 _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "losses": _entries("LOSSES"),
     "signals": _entries("SIGNALS"),
@@ -79,6 +91,8 @@ _KINDS: dict[str, Callable[[], Registry[Any]]] = {
     "data": _data,
     "transforms": _transforms,
     "advice": _advice,
+    "verify": _checks,
+    "importers": _importers,
 }
 
 

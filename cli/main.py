@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import traceback
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -24,13 +25,14 @@ class Commands(click.Group):
         """All names, sorted."""
         package = importlib.import_module("kdgraph.cli")
         names = (m.name for m in pkgutil.iter_modules(package.__path__))
-        return sorted(n for n in names if not n.startswith("_") and n != "main")
+        return sorted(n.removesuffix("_") for n in names if not n.startswith("_") and n != "main")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"kdgraph.cli.{cmd_name}").command
+        file = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"kdgraph.cli.{file}").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

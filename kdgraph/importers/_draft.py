@@ -68,6 +68,7 @@ class Draft:
     missing: dict[str, list[str]] = field(default_factory=dict)
     carried: list[Carried] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    lost: list[Left] = field(default_factory=list)  # losses without an edge
 
     def carry(self, at: At, to: str, *, whole: bool = False) -> None:
         """Notes that ``at`` became something, with ``whole`` all that is inside of it."""
@@ -78,6 +79,8 @@ class Draft:
         """Notes that ``at`` and all in it is left out; ``section`` of the spec says so, too."""
         at.ledger.take(at.path, whole=True)
         self.left.append(Left(at.where, what, why, at.span))
+        if section == "losses":
+            self.lost.append(self.left[-1])
         if section is not None:
             line = f"line {at.span.line}: " if at.span else ""
             self.missing.setdefault(section, []).append(f"{line}{what} is left out: {why}")
@@ -85,7 +88,8 @@ class Draft:
     def differs(self, at: At, what: str, why: str) -> str:
         """Notes that ``at`` is carried, but does not mean the same; gives the remark back."""
         self.left.append(Left(at.where, what, why, at.span))
-        return f"{what}: {why}"
+        line = f"line {at.span.line}: " if at.span else ""
+        return f"{line}{what}: {why}"
 
     def settle(self, root: At) -> None:
         """Lists every part of the file that nothing looked at."""
@@ -122,6 +126,11 @@ class Draft:
         name = _free(word(base.replace(":in", "_in").replace("@", "_")), taps)
         taps[name] = text
         return f"{model}.{name}"
+
+    def text(self, ref: str) -> str:
+        """The path of the tap that a reference names."""
+        model, _, tap = ref.partition(".")
+        return self.models[model].taps[tap]
 
     def link(self, name: str, value: dict[str, Any], remarks: list[str]) -> str:
         """The name of a link of this value, which is added where there is none."""

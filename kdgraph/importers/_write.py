@@ -57,21 +57,22 @@ def _stages(draft: Draft) -> list[str]:
 def _entry(key: str, value: Any, indent: int, *, open: bool = False) -> list[str]:
     """``key: value``; a mapping is in braces where that fits one line and ``open`` is not set."""
     pad = " " * indent
-    row = f"{pad}{_scalar(key)}: {_flow(value)}"
+    row = f"{pad}{_scalar(key)}: {flow(value)}"
     if not isinstance(value, dict | list) or not value or (len(row) <= _WIDTH and not open):
         return [row]
     if isinstance(value, dict):
         inner = [r for k, v in value.items() for r in _entry(k, v, indent + 2)]
     else:
-        inner = [f"{pad}  - {_flow(v)}" for v in value]
+        inner = [f"{pad}  - {flow(v)}" for v in value]
     return [f"{pad}{_scalar(key)}:", *inner]
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_scalar(k)}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(v) for v in value) + "]"
+        return "[" + ", ".join(flow(v) for v in value) + "]"
     return _scalar(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdgraph.errors import SpecError, near
+from kdgraph.errors import Diagnostic, SpecError, near
 from kdgraph.importers._draft import Draft, Line
 from kdgraph.importers._tagged import At, read_tagged
 from kdgraph.importers._torchdistill.data import Rows, read_data
@@ -56,7 +56,7 @@ class Torchdistill(Importer):
         draft.prune()
         write_training(stages, train, rows, draft)
         draft.settle(root)
-        _header(path, draft)
+        _header(path, draft, taught="teacher" in networks)
         text = spec_text(draft)
         _, found = diagnose(text)
         return Imported(
@@ -107,9 +107,9 @@ def _stages(train: At, networks: dict[str, Network], draft: Draft) -> list[Stage
 
 def _nothing(train: At, draft: Draft) -> SpecError:
     """None of the losses has an edge; why is said of each."""
-    whys = "; ".join(draft.missing.get("losses", []))
     message = "no loss of this file can be an edge of a spec"
-    return SpecError.of("KD125", message, span=train.span, help=whys or None)
+    whys = [Diagnostic("KD125", f"{left.what}: {left.why}", left.span) for left in draft.lost]
+    return SpecError([Diagnostic("KD125", message, train.span), *whys])
 
 
 def _batch(networks: dict[str, Network], rows: Rows, draft: Draft) -> None:
@@ -148,11 +148,15 @@ def _rest(root: At, train: At, draft: Draft) -> None:
     for section in (root, train):
         for name, at in section.items():
             if name.startswith("_") or name in _HELPERS:
-                at.ledger.take(at.path, whole=True)
+                draft.carry(at, "nothing: other lines refer to it", whole=True)
 
 
-def _header(path: str, draft: Draft) -> None:
+def _header(path: str, draft: Draft, *, taught: bool) -> None:
     draft.header = [
         f"From {Path(path).name}, a configuration of torchdistill, by `kdgraph import`.",
         "Losses give the numbers that torchdistill gives, but where a comment says otherwise.",
     ]
+    if draft.lost:
+        draft.header.append(f"Without an edge here: {', '.join(left.what for left in draft.lost)}.")
+    if taught and "teacher" not in draft.models:
+        draft.header.append("No edge reads the teacher: what is left learns from labels alone.")

@@ -28,11 +28,11 @@ def read_criterion(at: At, sides: Sides, batch_size: int | None, draft: Draft) -
     Raises:
         SpecError: KD123 or KD124; it is no criterion.
     """
-    key_at = at.need("key", "type")
+    key = at.need("key", "type").text()
     sum_of = Sum(sides, batch_size, draft)
-    if key_at.text() not in _SUMS:
+    if key not in _SUMS:
         return sum_of.term("loss", at, at, 1.0)
-    draft.carry(key_at, "the weighted sum of losses")
+    draft.carry(at, "the weighted sum of losses")
     made: list[str] = []
     inner = at.get("kwargs", "params")
     for part in (inner, at):

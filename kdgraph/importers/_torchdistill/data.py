@@ -43,7 +43,7 @@ def read_data(datasets: At | None, train: str | None, val: str | None, draft: Dr
     part = parts.get(train or "")
     if part is None:
         why = "no data set of kdgraph is like it; write a `data` block by hand"
-        draft.leave(datasets, "the data sets", why, "data")
+        draft.leave(datasets, "the section datasets", why, "data")
         return rows
     mark = len(draft.left), len(draft.carried)
     for transform in part.transforms:
@@ -58,21 +58,21 @@ def read_data(datasets: At | None, train: str | None, val: str | None, draft: Dr
             why = "write the folder's whole path: ~ is not looked up"
             remarks.append(draft.differs(part.at, "the folder", why))
         draft.data = Line(value | rows.keys, remarks)
-        draft.carry(part.at, "data: imagefolder")
+        draft.carry(datasets, "data: imagefolder")
         for missed in datasets.ledger.missed(datasets):
             _rest(missed, draft)
     elif part.kind == "FashionMNIST":
         draft.data = Line({"use": "fashion_mnist", **rows.keys})
         why = "5,000 of its training rows are for validation here"
         draft.data.remarks.append(draft.differs(part.at, "the data set", why))
-        draft.carry(part.at, "data: fashion_mnist")
+        draft.carry(datasets, "data: fashion_mnist")
         for missed in datasets.ledger.missed(datasets):
             _rest(missed, draft)
     else:
         del draft.left[mark[0] :], draft.carried[mark[1] :]
         kind = part.kind or "this one"
         why = f"kdgraph has no data set {kind}; `use: hf` or a folder of images may bring it"
-        draft.leave(datasets, "the data sets", why, "data")
+        draft.leave(datasets, "the section datasets", why, "data")
     return rows
 
 

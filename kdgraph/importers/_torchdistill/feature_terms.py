@@ -28,8 +28,10 @@ def distance(term: Term) -> None:
         raise Cannot(f"it compares two places of the {roles[0]}")
     student, teacher = (one, other) if roles[0] == "student" else (other, one)
     kind = None if reduction == "mean" else reduction
-    outputs = [term.sides[r].place(".").ref for r in ("student", "teacher")]
-    scores = [student.ref, teacher.ref] == outputs and student.added is None
+    scores = student.added is None and all(
+        term.draft.text(place.ref) == term.sides[role].network.output
+        for place, role in ((student, "student"), (teacher, "teacher"))
+    )
     if term.key == "L1Loss":
         if not scores:
             raise Cannot("no edge takes absolute differences of features")
@@ -140,6 +142,8 @@ def boundary(term: Term) -> None:
         channels = student.added.channels if student.added is not None else None
         if channels is None:
             term.differs("it adds up the channels, whose number is not written; here is their mean")
+        else:
+            term.remarks.append(f"the weight is times the {channels} channels, which are added up")
         term.edge(
             "activation_boundary", term.joined(student, teacher), weight=factor * (channels or 1),
             part=part,
@@ -199,9 +203,8 @@ def hierarchical(term: Term) -> None:
     term.choice("reduction", "mean", "mean")
     student = term.place("student", "student_module_path", "student_module_io")
     teacher = term.place("teacher", "teacher_module_path", "teacher_module_io")
-    model, _, tap = term.bare(student).partition(".")
-    text = term.draft.models[model].taps[tap]
-    first = term.draft.tap(model, f"{text}[0][0]" if text.endswith(":in") else f"{text}[0]")
+    text = term.draft.text(term.bare(student))
+    first = term.draft.tap("student", f"{text}[0][0]" if text.endswith(":in") else f"{text}[0]")
     sizes = term.get("output_sizes")
     value = sizes.read() if sizes is not None else None
     sides = {"student": first, "teacher": term.bare(teacher)}
@@ -228,7 +231,7 @@ def prime_aware(term: Term) -> None:
         names = f"{role}_embed_module_path", f"{role}_embed_module_io"
         place = term.place(role, *names)
         ref = term.bare(place)
-        if term.draft.models[role].taps[ref.partition(".")[2]].endswith("avgpool"):
+        if term.draft.text(ref).endswith("avgpool"):
             ref = term.draft.signal(f"{role}_vector", {"use": "pool", "of": ref})
         refs[role] = ref
     for name in ("module_path", "module_io", "eps"):

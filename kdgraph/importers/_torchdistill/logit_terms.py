@@ -23,15 +23,16 @@ def kd(term: Term) -> None:
     reduction = term.choice("reduction", "batchmean", "batchmean", "mean", "sum")
     sides = term.logits()
     scale: bool | None = False
+    told = ""
     if term.key == "LogitStdKDLoss":
-        told = "logit standardisation, with the deviation over the number of classes"
         soft_sides = {
             role: term.draft.signal(
-                f"{role}_standard", {"use": "normalise", "of": ref, "mode": "standardise"}, told
+                f"{role}_standard", {"use": "normalise", "of": ref, "mode": "standardise"}
             )
             for role, ref in sides.items()
         }
         weight = beta * tau**2 if alpha else 1.0
+        told = f"tau is {tau} sqrt(K / (K - 1)): torchdistill's deviation is over K - 1 classes"
         tau *= _cooler(term)
     else:
         soft_sides = sides
@@ -41,6 +42,7 @@ def kd(term: Term) -> None:
     if alpha:
         _label_edge(term, sides["student"], alpha, "sum" if reduction == "sum" else "mean", "label")
     if weight:
+        term.remarks += [told] if told else []
         term.edge(
             "soft_target", soft_sides, weight=weight, tau=tau, scale=scale,
             reduction=_divergence_reduction(term, reduction), part="soft" if alpha else "",
@@ -85,20 +87,20 @@ def _label_edge(term: Term, student: str, weight: float, reduction: str, part: s
 def cross_entropy(term: Term) -> None:
     """With labels, or with the other side's values as probabilities."""
     reduction = term.choice("reduction", "mean", "mean", "sum")
-    for student, target, factor in _wrapped(term):
+    for part, student, target, factor in _wrapped(term):
         if target is None:
-            _label_edge(term, student, factor, reduction)
+            _label_edge(term, student, factor, reduction, part)
         else:
             kind = None if reduction == "mean" else reduction
             sides = {"student": student, "target": target}
-            term.edge("cross_entropy", sides, weight=factor, reduction=kind)
+            term.edge("cross_entropy", sides, weight=factor, part=part, reduction=kind)
 
 
-def _wrapped(term: Term) -> list[tuple[str, str | None, float]]:
-    """Input, target (None: the labels) and factor, as the loss's wrapper says."""
+def _wrapped(term: Term) -> list[tuple[str, str, str | None, float]]:
+    """Name, input, target (None: the labels) and factor, as the loss's wrapper says."""
     wrapper = term.wrapper
     if wrapper is None:
-        return [(term.bare(term.side("student").place(".")), None, 1.0)]
+        return [("", term.bare(term.side("student").place(".")), None, 1.0)]
     student = term.bare(wrapped_place(term, "input"))
     target = wrapper.get("target")
     ref = None
@@ -108,13 +110,13 @@ def _wrapped(term: Term) -> list[tuple[str, str | None, float]]:
         target.read()
     weights = wrapper.get("weights")
     if weights is None:
-        return [(student, ref, 1.0)]
+        return [("", student, ref, 1.0)]
     found = []
-    model, _, tap = student.partition(".")
-    text = term.draft.models[model].taps[tap]
+    model, text = student.partition(".")[0], term.draft.text(student)
     root = text.removesuffix(".out") if text == "output.out" else text
     for key, factor in weights.items():
-        found.append((term.draft.tap(model, f"{root}.{key}"), ref, float(factor.number())))
+        part = key if len(weights.items()) > 1 else ""
+        found.append((part, term.draft.tap(model, f"{root}.{key}"), ref, float(factor.number())))
     return found
 
 

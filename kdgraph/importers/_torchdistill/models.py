@@ -43,7 +43,7 @@ def _read(role: str, at: At, model: Model, draft: Draft) -> Network:
     name = name_at.text()
     network = _text_model(name, at, model, draft) or _image_model(name, at, model, draft)
     to = network.source or "a model that is given in Python"
-    draft.carry(name_at, f"models.{role}: {to}")
+    draft.carry(at, f"models.{role}: {to}")
     if network.source is None:
         model.remarks.append(
             f"{name!r}: no source builds it; hand it over: compile(..., models={{{role!r}: net}})"
@@ -51,8 +51,8 @@ def _read(role: str, at: At, model: Model, draft: Draft) -> Network:
     model.source = network.source
     _weights(role, at, model, draft)
     for key in ("experiment", "_experiment", "_weights", "_backbone_weights"):
-        if (helper := at.get(key)) is not None:  # a name that other lines refer to
-            helper.ledger.take(helper.path, whole=True)
+        if (helper := at.get(key)) is not None:
+            draft.carry(helper, "nothing: other lines refer to it", whole=True)
     return network
 
 

@@ -8,6 +8,7 @@ from kdgraph.importers._draft import Draft, Line
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.data import Rows
 from kdgraph.importers._torchdistill.stages import Stage
+from kdgraph.importers._write import flow
 
 
 def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> None:
@@ -31,6 +32,7 @@ def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> 
             draft.stages.append(Line(_stage(stage, first, others, bool(later), draft)))
     elif "teacher" in draft.models and first.sides["teacher"].trainable:
         draft.models["teacher"].trainable = True
+        draft.models["teacher"].remarks.append("it is trained, too: the file does not freeze it")
     if len(kept) == 1 and not first.sides["student"].trainable:
         draft.models["student"].trainable = False
     _train(first, kept, train, draft)
@@ -38,10 +40,9 @@ def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> 
 
 def _sketch(first: Stage, rows: Rows, draft: Draft) -> None:
     """What a ``data`` block by hand would say beside the data set."""
-    parts = {"batch_size": first.batch_size, **rows.keys}
-    told = [f"{key}: {value}" for key, value in parts.items() if value is not None]
-    if told:
-        draft.missing.setdefault("data", []).append(f"it would say {', '.join(told)}")
+    parts = {"use": "...", "batch_size": first.batch_size, **rows.keys}
+    told = flow({key: value for key, value in parts.items() if value is not None})
+    draft.missing.setdefault("data", []).append(f"data: {told}")
 
 
 def _frozen(stage: Stage) -> list[str]:

@@ -74,13 +74,21 @@ class Side:
         if side not in ("input", "output"):
             assert io is not None
             raise io.wrong("'input' or 'output'", side)
-        return self.place(path.text(), "input" if side == "input" else "output")
+        found = self.place(path.text(), "input" if side == "input" else "output")
+        if side == "input" and path.text().endswith(".relu"):
+            why = (
+                "torchdistill's hook sees it as the ReLU has changed it in place; the tap does not"
+            )
+            self.draft.differs(path, "the input of a ReLU", why)
+        return found
 
     def place(self, path: str, io: Io = "output") -> Place:
         """The place of a path, as ``.``, ``layer3``, ``+convreg`` or ``linear``."""
         if path == ".":
             return self._whole(io)
         path = path.lstrip(".")
+        if path == "classifier" and io == "output" and self.network.kind == "text":
+            return self._whole(io)  # its output is what the model gives
         found = self.added.get(path.lstrip("+"))
         if isinstance(found, str):
             raise Cannot(found)

@@ -94,7 +94,9 @@ def _loaders(stage: Stage, before: Stage | None, draft: Draft) -> None:
         if loader is None:
             continue
         chosen = loader.get("dataset_id")
-        found[index] = str(chosen.read()) if chosen is not None else None
+        if chosen is not None:
+            found[index] = str(chosen.read())
+            draft.carry(chosen, "data")
         if index == 0:
             stage.batch_size = read_loader(loader, draft) or stage.batch_size
         else:
@@ -119,6 +121,8 @@ def _side(role: str, at: At | None, network: Network, draft: Draft) -> Side:
         add_wrapper(wrapper, side, draft)
     grad = at.get("requires_grad")
     side.trainable = grad.flag() if grad is not None else True
+    if grad is not None:
+        draft.carry(grad, f"whether {role} is trained")
     if (frozen := at.get("frozen_modules")) is not None:
         _freeze(frozen, side, draft)
     if (hooks := at.get("forward_hook")) is not None:
@@ -137,6 +141,7 @@ def _side(role: str, at: At | None, network: Network, draft: Draft) -> Side:
 
 def _freeze(at: At, side: Side, draft: Draft) -> None:
     """Modules that are not trained; the whole model, where its wrapper's own parts alone are."""
+    at.ledger.take(at.path)
     for child in at.children():
         path = child.text()
         if side.prefix and path == side.prefix:
@@ -149,6 +154,7 @@ def _freeze(at: At, side: Side, draft: Draft) -> None:
         else:
             side.frozen.append(path)
             draft.carry(child, "the action freeze")
+            draft.differs(child, "a frozen module", "its running statistics stand still here, too")
 
 
 def _optimisation(stage: Stage, before: Stage | None, draft: Draft) -> None:

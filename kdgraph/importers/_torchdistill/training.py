@@ -20,12 +20,11 @@ _OPTIMIZERS = {
 
 def read_optimizer(at: At, draft: Draft) -> dict[str, Any] | None:
     """``optimizer`` as a spec has it; None where it is code."""
-    key_at = at.need("key", "type")
-    key = key_at.text()
+    key = at.need("key", "type").text()
     args = _arguments(at, draft)
     spares = key == "optimizer_no_decay"
     if spares:  # of torchdistill's example for text
-        key = str(args.pop("optimizer_key", "AdamW"))
+        key = str(args.pop("optimizer_key", args.pop("optimizer_type", "AdamW")))
     if key not in _OPTIMIZERS:
         why = "it is none of torch.optim; name one by hand"
         draft.leave(at, f"the optimiser {key}", why, "train")
@@ -39,7 +38,7 @@ def read_optimizer(at: At, draft: Draft) -> dict[str, Any] | None:
     at.ledger.take(at.path)
     if (flag := at.get("filters_params")) is not None:
         draft.carry(flag, "nothing: what is frozen is never in the optimiser", whole=True)
-    draft.carry(key_at, f"the optimiser {key}")
+    draft.carry(at, f"the optimiser {key}")
     return found
 
 
@@ -78,8 +77,7 @@ def _arguments(at: At, draft: Draft) -> dict[str, Any]:
 
 def read_scheduler(at: At, draft: Draft) -> dict[str, Any] | None:
     """``scheduler`` as a spec has it; None where there is none like it."""
-    key_at = at.need("key", "type")
-    key = key_at.text()
+    key = at.need("key", "type").text()
     step_at = at.get("scheduling_step")
     every = step_at.number() if step_at is not None else 0
     if every > 1:
@@ -98,7 +96,7 @@ def read_scheduler(at: At, draft: Draft) -> dict[str, Any] | None:
         draft.leave(at, f"the schedule {key}", "a spec names one of torch, without code", "train")
         return None
     at.ledger.take(at.path)
-    draft.carry(key_at, f"the schedule {found['use']}")
+    draft.carry(at, f"the schedule {found['use']}")
     return found | interval
 
 
@@ -133,6 +131,7 @@ def read_loader(at: At, draft: Draft) -> int | None:
         part.ledger.take(part.path)
         if (rows := part.get("batch_size")) is not None:
             size = rows.count()
+            draft.carry(rows, "data.batch_size")
         if (last := part.get("drop_last")) is not None and not last.flag():
             why = "here a last, incomplete batch of training is left out"
             draft.differs(last, "drop_last", why)
