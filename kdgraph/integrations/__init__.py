@@ -1,0 +1,1 @@
+"""What trainers of other libraries need to step a ``DistillModule``; each file imports its own."""
