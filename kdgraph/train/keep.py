@@ -89,20 +89,21 @@ class Keeper(Callback):
         self._take_best(learner)
         stage = learner.course.stage
         assert stage is not None
-        self._export(STAGES, stage.name, learner.distill.student)
+        self._export(STAGES, stage.name, learner.student)
         learner.next_stage()
         self.best = self.mark = None
         self.waited, self.stopped = 0, False
 
     def _save_best(self, learner: Learner) -> None:
+        learner.gather()
         if writes():
-            save_weights(learner.distill.student, self._best_file(learner))
+            save_weights(learner.student, self._best_file(learner))
 
     def _take_best(self, learner: Learner) -> None:
         meet()  # it has been written
         best = self._best_file(learner)
         if learner.settings.keep == "best" and best.exists():
-            load_weights(learner.distill.student, best)
+            load_weights(learner.student, best)
 
     def _best_file(self, learner: Learner) -> Path:
         """One for each stage: a stage that is begun again after a kill finds that of the last."""
@@ -148,9 +149,9 @@ class Keeper(Callback):
             learner.end_course()
         path = self.folder / WEIGHTS
         if writes():
-            learner.distill.save_student(path)
-        for name, model in learner.distill.models.items():
-            if model is not learner.distill.student and learner.spec.is_learning(name):
+            save_weights(without_actions(learner.student), path)
+        for name, model in learner.networks.items():
+            if model is not learner.student and learner.spec.is_learning(name):
                 self._export(MODELS, name, model)
         return path
 

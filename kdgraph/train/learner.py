@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
@@ -76,6 +79,7 @@ class Learner(Scorer):
         if step.stages is not None:
             step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
+        self._whole: dict[str, nn.Module] = {}
         self._first_iteration = 0
 
     def _plain_batches(self) -> Iterator[Batch]:
@@ -104,6 +108,46 @@ class Learner(Scorer):
     def settings(self) -> TrainSpec:
         """The ``train`` block as it is in the present stage."""
         return self.course.settings
+
+    def before_sharding(self) -> None:
+        """Keeps a copy of each network as it is, for its whole weights once they are gathered."""
+        self._whole = {name: copy.deepcopy(net) for name, net in self.distill.models.items()}
+        self.watch.leave_out("the student is sharded")
+
+    def gather(self) -> None:
+        """Brings the copies up to date, where the networks are sharded; all processes do."""
+        for name, net in self._whole.items():
+            state = self.distill.models[name].state_dict()
+            net.load_state_dict({key: _gathered(value) for key, value in state.items()})
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks that are trained, whole: where they are sharded as ``gather`` found them."""
+        return self._whole or dict(self.distill.models.items())
+
+    @property
+    def student(self) -> nn.Module:
+        """The network that is scored."""
+        return self.networks[self.score.model]
+
+    def agree(self) -> None:
+        """Gives all processes the buffers of the first: statistics are of the rows of each."""
+        if world() > 1:
+            for buffer in self.distill.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def on_validation_epoch_start(self) -> None:
+        """Lets all processes score the same student, and that outside of the step."""
+        super().on_validation_epoch_start()
+        self.agree()
+        if isinstance(self.distill, FSDPModule):
+            self.distill.unshard()
+
+    def on_validation_epoch_end(self) -> None:
+        """Computes the metrics."""
+        if isinstance(self.distill, FSDPModule):
+            self.distill.reshard()
+        super().on_validation_epoch_end()
 
     def next_stage(self) -> None:
         """Goes to the next stage, with the actions in between; the optimiser is built anew."""
@@ -262,7 +306,8 @@ class Learner(Scorer):
             logger.log_metrics(dict(values), step=self.iteration)
 
     def state(self) -> dict[str, Any]:
-        """All that training needs to go on exactly from here."""
+        """All that training needs to go on exactly from here; all processes ask."""
+        self.agree()
         return {
             "distill": self.distill.state_dict(),
             "optimizer": state_of(self.optimizer, self.distill),
@@ -301,3 +346,7 @@ class Learner(Scorer):
                 self.scheduler.load_state_dict(self._start["scheduler"])
             self.trainer.precision_plugin.load_state_dict(self._start["precision"])
             self._start = {}
+
+
+def _gathered(value: Tensor) -> Tensor:
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value

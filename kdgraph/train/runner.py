@@ -36,7 +36,7 @@ from kdgraph.train.report.report import Report
 from kdgraph.train.result import Result, Run
 from kdgraph.train.score import find_score
 from kdgraph.train.session import Setting, train
-from kdgraph.train.strategy import Kind
+from kdgraph.train.strategy import Kind, check_strategy
 from kdgraph.train.teacher import train_teachers
 
 
@@ -122,6 +122,7 @@ class _How(NamedTuple):
 def _run(checked: Spec, how: _How) -> Result:
     trust, without, also, folder = how.trust, how.without, how.also, how.folder
     check_training(checked)
+    check_strategy(checked, how.strategy)
     pipeline(without, also)  # names that are none are found before anything is trained
     folder.mkdir(parents=True, exist_ok=True)
     data, splits = open_data(checked, trust)

@@ -109,9 +109,10 @@ def train(
     _run(name, learner, keeper, follow, setting)
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
     ended = ended and learner.course.is_last
-    val = evaluate(step.student, spec, score, setting, "val")
+    learner.gather()
+    val = evaluate(learner.student, spec, score, setting, "val")
     weights = keeper.finish(learner, ended=ended)
-    exported = without_actions(step.student)
+    exported = without_actions(learner.student)
     confusion = Confusion(score)
     final = evaluate(exported, spec, score, setting, "test", confusion)
     run = Run(

@@ -1,16 +1,21 @@
-"""How several processes train one student: Lightning's DDP, fit for stages and actions."""
+"""How several processes train one student: DDP, fit for stages and actions, or FSDP2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 
+from kdgraph.errors import DataError
+from kdgraph.runtime.sharding import shard
+from kdgraph.spec.language import Spec
 from kdgraph.train.learner import Learner
 from kdgraph.train.optim import trained_parameters
 from kdgraph.train.ranks import Place, world
@@ -51,6 +56,40 @@ class Replicated(DDPStrategy):
             super().configure_ddp()
 
 
+class Sharded(DDPStrategy):
+    """FSDP2: each process keeps a part of all weights, gradients and moments.
+
+    Weights of a block are gathered while it runs. It is the strategy of a run without stages, whose
+    networks stay what they are.
+    """
+
+    def model_to_device(self) -> None:
+        """Moves what is trained when it is sharded, so that no device has to hold all of it."""
+        if not isinstance(self.model, Learner):
+            super().model_to_device()
+
+    def configure_ddp(self) -> None:
+        """Shards instead of wrapping."""
+        learner = self.model
+        assert isinstance(learner, Learner)
+        mesh = init_device_mesh(self.root_device.type, (world(),))
+        learner.before_sharding()
+        shard(learner.distill, mesh)
+        learner.to(self.root_device)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Keeps gradients where they are while they accumulate."""
+        learner = self.lightning_module
+        assert isinstance(learner, Learner)
+        step = cast(FSDPModule, learner.distill)
+        step.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            step.set_requires_gradient_sync(True)
+
+
 def _average_gradients(parameters: list[nn.Parameter]) -> bool:
     """Averages gradients over processes, and tells whether all parameters have one everywhere."""
     device = parameters[0].device
@@ -81,9 +120,30 @@ def _all_learn(parameters: list[nn.Parameter]) -> Iterator[None]:
 def shared_by(place: Place, kind: Kind) -> Mapping[str, Any]:
     """What Lightning's trainer is told so that it is one of several."""
     return {
-        "strategy": Replicated(),
+        "strategy": Sharded() if kind == "fsdp2" else Replicated(),
         "devices": place.here,
         "num_nodes": place.nodes,
         "plugins": [TorchElasticEnvironment()],
         "use_distributed_sampler": False,  # each process reads its part of every batch by itself
     }
+
+
+def check_strategy(spec: Spec, kind: Kind) -> None:
+    """Refuses what cannot be sharded.
+
+    Raises:
+        DataError: KD718.
+    """
+    if kind != "fsdp2":
+        return
+    help = "leave out `--strategy fsdp2`: ddp does"
+    if world() == 1:
+        message = "fsdp2 shards a training over several processes, and there is one"
+        raise DataError.of("KD718", message, help="start more, by --devices or torchrun")
+    if spec.stages:
+        message = "fsdp2 cannot follow stages, whose actions and phases change what is trained"
+        raise DataError.of("KD718", message, span=spec.span("stages"), help=help)
+    for name, model in spec.models.items():
+        if model.snapshot_of is not None:
+            message = f"fsdp2 cannot take snapshots, of which {name!r} is one"
+            raise DataError.of("KD718", message, span=spec.span("models", name), help=help)

@@ -91,6 +91,11 @@ class Agreement:
         self._same, self._count, self._moved = {}, 0, {}
         return found
 
+    def leave_out(self, why: str) -> None:
+        """Asks no teacher."""
+        for name in list(self._scores):
+            self._decline(name, why)
+
     def _keep_of_size(self, rows: int) -> None:
         """Forgets what is known batch by batch, where batches of a stage have another size."""
         for name, known in self._known.items():

@@ -153,6 +153,11 @@ class Watch:
             for name, why in self._agreement.declined.items()
         ]
 
+    def leave_out(self, why: str) -> None:
+        """Looks at no gradients of edges and at no teacher."""
+        self._probe.declined[self._step.spec.leg or ""] = why
+        self._agreement.leave_out(why)
+
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"record": self.record.state(), "probe": self._probe.state(),
