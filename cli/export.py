@@ -58,7 +58,7 @@ def command(
         print_json(done.as_dict())
         return
     size = f"{done.parameters:,} parameters, {done.bytes:,} bytes"
-    click.echo(f"{out}  {done.source}, {size}, from {checkpoint}")
+    click.echo(f"{out}  {done.source}, {size}, from {done.checkpoint}")
     rows = list(_rows(done))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
@@ -74,11 +74,9 @@ def _rows(done: Exported) -> Iterator[tuple[str, str]]:
         most = f", up to {done.most[letter]}" if letter in done.most else ""
         yield "size", f"{letter} is free{least}{most}"
     for letter, number in done.fixed.items():
-        yield (
-            "size",
-            f"{letter} is {number} and no other: the model's code does not hold for any size; "
-            "--set batch.ENTRY.shape=[...] chooses it",
-        )
+        why = "torch.export could follow the model's code for that size alone"
+        chooses = "--set batch.ENTRY.shape=[...] chooses another"
+        yield "size", f"{letter} is {number} and no other: {why}; {chooses}"
     sizes = " and ".join(
         ", ".join(f"{letter}={size}" for letter, size in sizes.items()) or "the sizes of the spec"
         for sizes in done.checked

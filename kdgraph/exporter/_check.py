@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,27 +28,45 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The largest there was.
+class Comparison:
+    """How near a file is to the trained student.
 
     Attributes:
-        absolute: as it is.
-        relative: by the largest absolute value of the same output.
-        output: the one with the largest ``relative``.
+        sizes: which the file takes.
+        trials: what both were run on.
+        absolute: the largest difference.
+        relative: the largest difference as a share of the largest absolute value of its output.
+        notes: on how the file is loaded.
     """
 
+    sizes: Sizes
+    trials: Sequence[Trial]
     absolute: float
     relative: float
-    output: str
+    notes: Sequence[str]
 
 
-def make_trials(student: Student, sizes: Sizes) -> list[Trial]:
-    """The trained student on batches of two sizes, or one where nothing is free.
-
-    Other sizes are those of the export, and half or twice as much where the student takes that.
+def compare(student: Student, form: Format, path: Path, sizes: Sizes) -> Comparison:
+    """Reads a file back, and runs it and the trained student on the same inputs.
 
     Raises:
-        ExportError: KD783 where the student gives nothing that is finite.
+        ExportError: KD782 where the file cannot be read or run, or gives something else; KD783
+            where the student gives nothing to compare with.
+    """
+    read, notes = form.read(path, student)
+    trials = _trials(student, sizes)
+    gaps = [gap for trial in trials for gap in _gaps(student, form, read, trial)]
+    worst = max(gaps, key=lambda gap: gap[1])
+    if not worst[1] <= form.tolerance:
+        allowed = f"and {form.tolerance:g} is allowed"
+        raise _other(student, f"{worst[2]} differs by {worst[1]:.1e} of its size, {allowed}")
+    return Comparison(sizes, trials, max(gap[0] for gap in gaps), worst[1], notes)
+
+
+def _trials(student: Student, sizes: Sizes) -> list[Trial]:
+    """Batches of two sizes, or one where nothing is free.
+
+    Other sizes are those of the export, and half or twice as much where the student takes that.
     """
     trials = [_trial(student, sizes, _ROWS[0], 1)]
     if not any(torch.isfinite(value).any() for value in trials[0].outputs.values()):
@@ -62,60 +81,52 @@ def make_trials(student: Student, sizes: Sizes) -> list[Trial]:
 
 
 def _trial(student: Student, sizes: Sizes, rows: int, factor: float) -> Trial:
-    wanted = {s: rows if s in student.batch_letters else int(factor * size)
-              for s, size in student.sizes.items()}  # fmt: skip
+    wanted = {
+        letter: rows if letter in student.batch_letters else int(factor * size)
+        for letter, size in student.sizes.items()
+    }
     found = {letter: sizes.nearest(letter, size) for letter, size in wanted.items()}
     inputs = make_inputs(student, found)
     return Trial(found, inputs, by_name(plain(run(student, student.trained, inputs))))
 
 
-def largest_difference(
-    student: Student, form: Format, read: Run, trials: list[Trial]
-) -> Difference:
-    """Runs what was read back on each trial.
-
-    Raises:
-        ExportError: KD782 where it cannot be run, or gives something else.
-    """
-    found = [Difference(0.0, 0.0, next(iter(trials[0].outputs)))]
-    for trial in trials:
+def _gaps(
+    student: Student, form: Format, read: Run, trial: Trial
+) -> Iterator[tuple[float, float, str]]:
+    """The largest difference in each output: as it is, as a share, and the name."""
+    try:
+        with torch.no_grad():
+            outputs = by_name(plain(read(trial.inputs)))
+    except Exception as error:  # a library's, about what it has just read
         shown = ", ".join(f"{letter}={size}" for letter, size in trial.sizes.items())
-        try:
-            with torch.no_grad():
-                outputs = by_name(plain(read(trial.inputs)))
-        except Exception as error:  # a library's, about what it has just read
-            raise _other(
-                student, f"with {form.reader} it does not run at {shown}: {root_cause(error)}"
-            ) from error
-        if [*outputs] != [*trial.outputs]:
-            raise _other(student, f"it gives {', '.join(outputs)}, not {', '.join(trial.outputs)}")
-        found += _differences(student, outputs, trial.outputs)
-    worst = max(found, key=lambda one: one.relative)
-    return Difference(max(one.absolute for one in found), worst.relative, worst.output)
-
-
-def _differences(
-    student: Student, outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> Iterator[Difference]:
+        message = f"{form.reader} cannot run it at {shown}: {root_cause(error)}"
+        help = "a size is fixed by --set batch.ENTRY.shape=[...]"
+        raise _other(student, message, help) from error
+    if [*outputs] != [*trial.outputs]:
+        raise _other(student, f"it gives {', '.join(outputs)}, not {', '.join(trial.outputs)}")
     for name, value in outputs.items():
-        if value.shape != wanted[name].shape:
-            shapes = f"{list(value.shape)}, not {list(wanted[name].shape)}"
+        if value.shape != trial.outputs[name].shape:
+            shapes = f"{list(value.shape)}, not {list(trial.outputs[name].shape)}"
             raise _other(student, f"{name} has the shape {shapes}")
-        got, want = value.double(), wanted[name].double()
-        finite = torch.isfinite(want)
-        if not torch.equal(finite, torch.isfinite(got)):
-            yield Difference(float("inf"), float("inf"), name)
-        elif finite.any():
-            gap = (got - want)[finite].abs().max().item()
-            scale = want[finite].abs().max().item()
-            yield Difference(gap, gap / scale if scale else gap, name)
+        yield (*_gap(value.double(), trial.outputs[name].double()), name)
 
 
-def _other(student: Student, message: str) -> ExportError:
-    help = "a size that the file cannot leave free is fixed by --set batch.ENTRY.shape=[...]"
+def _gap(got: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """Of numbers that are finite; others have to be the same."""
+    finite = torch.isfinite(wanted)
+    if not got[~finite].isclose(wanted[~finite], equal_nan=True).all():
+        return float("inf"), float("inf")
+    if not finite.any():
+        return 0.0, 0.0
+    gap = (got - wanted)[finite].abs().max().nan_to_num(float("inf")).item()
+    scale = wanted[finite].abs().max().item()
+    return gap, gap / scale if scale else gap
+
+
+def _other(student: Student, message: str, help: str | None = None) -> ExportError:
     return ExportError.of(
         "KD782",
-        f"the file is not the student: {message}",
+        f"what was written is not the student: {message}",
         span=student.spec.span("models", student.name),
         help=help,
     )

@@ -90,7 +90,7 @@ def _sizes(
     for name, value in zip(names, values, strict=True):
         for place, letter in _letters(student, name).items():
             size = value.shape[place]
-            if isinstance(size, int):
+            if isinstance(size, int) or size.node.expr.is_number:
                 fixed[letter] = used[letter]
                 continue
             limits = exported.range_constraints.get(size.node.expr)

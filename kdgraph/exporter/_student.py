@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdgraph.actions._fold import without_actions
 from kdgraph.actions.prune import fit_widths
@@ -29,8 +29,8 @@ from kdgraph.spec.language import Spec
 _IN_A_RUN = ("student.safetensors", "weights.safetensors", "last.ckpt")
 
 
-def take_student(spec: Spec, checkpoint: str | Path | nn.Module, trust: Collection[str]) -> Student:
-    """The student of a checkpoint; of a module a copy, which is all that changes.
+def take_student(spec: Spec, checkpoint: Path | nn.Module, trust: Collection[str]) -> Student:
+    """The student of a file; of a module a copy, which is all that changes.
 
     Raises:
         ModelError: KD410 there is no telling which model it is, or what it is built from; KD415
@@ -41,7 +41,14 @@ def take_student(spec: Spec, checkpoint: str | Path | nn.Module, trust: Collecti
         given = checkpoint.student if isinstance(checkpoint, DistillModule) else checkpoint
         trained = copy.deepcopy(given)
     else:
-        trained = _rebuilt(spec, name, find_weights(Path(checkpoint)), trust)
+        trained = _rebuilt(spec, name, checkpoint, trust)
+    dtypes = {
+        name: tensor.dtype
+        for name, tensor in trained.state_dict().items()
+        if isinstance(tensor, Tensor)
+        and tensor.is_floating_point()
+        and tensor.dtype != torch.float32
+    }
     trained = trained.requires_grad_(False).cpu().float().eval()
     entries = spec.inputs(name)
     if isinstance(entries, str):  # the spec gives it to forward as the first argument
@@ -52,7 +59,7 @@ def take_student(spec: Spec, checkpoint: str | Path | nn.Module, trust: Collecti
     else:
         positional = positional_names(trained, entries)
     plain = without_actions(trained)
-    return probe(Student(spec, name, trained, plain, entries, positional, trust))
+    return probe(Student(spec, name, trained, plain, entries, positional, trust, dtypes))
 
 
 def _student(spec: Spec) -> str:

@@ -32,13 +32,23 @@ class Safetensors(Format):
     reader = "the model as its source builds it"
 
     def write(self, student: Student, path: Path) -> Sizes:
-        save_weights(student.plain, path)
+        save_weights(_as_trained(student), path)
         return Sizes()
 
     def read(self, path: Path, student: Student) -> tuple[Run, list[str]]:
         module, notes = _built(path, student)
-        module = module.float().eval()
         return (lambda inputs: call_module(module, inputs, student.positional)), notes
+
+
+def _as_trained(student: Student) -> nn.Module:
+    """The plain student, in which what was not folded has the types that it was trained in."""
+    if not student.dtypes:
+        return student.plain
+    copied = copy.deepcopy(student.plain)
+    tensors = copied.state_dict(keep_vars=True)
+    for name in student.dtypes.keys() & tensors.keys():
+        tensors[name].data = tensors[name].data.to(student.dtypes[name])
+    return copied
 
 
 def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
@@ -53,7 +63,7 @@ def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
     wrong = ""
     for name, source, args in _candidates(student):
         span = student.spec.span("models", name)
-        module = build_skeleton(source, args, trust=student.trust, span=span)
+        module = build_skeleton(source, args, trust=student.trust, span=span).float().eval()
         try:
             load_model(module, path)
         except RuntimeError as error:  # names or shapes; the library says it in many lines
@@ -61,7 +71,7 @@ def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
             continue
         own = name == student.name
         return module, [] if own else [f"it is a {source} as model {name!r} has it, {args}"]
-    module = build_skeleton(written.source, written.args, trust=student.trust)
+    module = build_skeleton(written.source, written.args, trust=student.trust).float().eval()
     before = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
     try:
         fit_widths(module, path)

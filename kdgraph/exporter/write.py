@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
 
 from kdgraph.errors import ExportError, ModelError, near
-from kdgraph.exporter._check import Difference, Trial, largest_difference, make_trials
-from kdgraph.exporter._student import take_student
-from kdgraph.exporter.base import FORMATS, Format, Sizes, Student
+from kdgraph.exporter._check import Comparison, Trial, compare
+from kdgraph.exporter._student import find_weights, take_student
+from kdgraph.exporter.base import FORMATS, Format, Student
 from kdgraph.spec.language import Spec
 from kdgraph.spec.read import load_spec
 
@@ -36,6 +35,7 @@ class Exported:
 
     Attributes:
         path: the file.
+        checkpoint: the one that it was made from; None of a module.
         format: its suffix.
         model: name of the student in the spec.
         source: where it comes from, if the spec says.
@@ -56,6 +56,7 @@ class Exported:
     """
 
     path: Path
+    checkpoint: Path | None
     format: str
     model: str
     source: str | None
@@ -76,7 +77,8 @@ class Exported:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--format json``."""
-        return {**asdict(self), "path": str(self.path)}
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint)
+        return {**asdict(self), "path": str(self.path), "checkpoint": checkpoint}
 
 
 def export(
@@ -109,21 +111,13 @@ def export(
     path = Path(out)
     form = _form(path)
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    student = take_student(checked, checkpoint, trust)
+    found = checkpoint if isinstance(checkpoint, nn.Module) else find_weights(Path(checkpoint))
+    student = take_student(checked, found, trust)
     with _whole(path) as part:
-        sizes = form.write(student, part)
-        read, notes = form.read(part, student)
-        trials = make_trials(student, sizes)
-        found = largest_difference(student, form, read, trials)
-        if not found.relative <= form.tolerance:
-            raise ExportError.of(
-                "KD782",
-                f"{path} was not written: with {form.reader} its {found.output} differs by "
-                f"{found.relative:.1e} of the largest value, and {form.tolerance:g} is allowed",
-                span=checked.span("models", student.name),
-            )
+        comparison = compare(student, form, part, form.write(student, part))
         size = sum(file.stat().st_size for file in part.parent.iterdir())
-    return _exported(path, form, student, sizes, trials, found, size, notes)
+    origin = None if isinstance(found, nn.Module) else found
+    return _exported(path, origin, size, form, student, comparison)
 
 
 def _form(path: Path) -> Format:
@@ -150,46 +144,40 @@ def _form(path: Path) -> Format:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Where to write: what lies there in the end takes its place beside others, or nothing does."""
-    folder = path.with_name(f".{path.name}.{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder / path.name
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Path(folder) / path.name
         # the file itself comes last: it names the others
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
             file.replace(path.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exported(
     path: Path,
+    checkpoint: Path | None,
+    size: int,
     form: Format,
     student: Student,
-    sizes: Sizes,
-    trials: Sequence[Trial],
-    found: Difference,
-    size: int,
-    notes: Sequence[str],
+    found: Comparison,
 ) -> Exported:
-    batch = student.spec.batch
+    sizes, batch = found.sizes, student.spec.batch
     shapes = {
         argument: [sizes.fixed.get(s, s) if isinstance(s, str) else s for s in batch[entry].shape]
         for argument, entry in student.entries.items()
     }
     return Exported(
-        path=path, format=form.suffix, model=student.name,
+        path=path, checkpoint=checkpoint, format=form.suffix, model=student.name,
         source=student.spec.models[student.name].source,
         parameters=sum(p.numel() for p in student.plain.parameters()), bytes=size,
         inputs=tuple(
             Value(name, tuple(shapes[name]), _dtype(value))
-            for name, value in trials[0].inputs.items()
+            for name, value in found.trials[0].inputs.items()
         ),
-        outputs=tuple(_outputs(trials)),
+        outputs=tuple(_outputs(found.trials)),
         free=tuple(s for s in student.letters if s not in sizes.fixed),
         least=sizes.least, most=sizes.most, fixed=sizes.fixed,
-        checked=tuple(trial.sizes for trial in trials),
-        reader=form.reader, difference=found.absolute, relative=found.relative,
-        tolerance=form.tolerance, notes=tuple(notes),
+        checked=tuple(trial.sizes for trial in found.trials), reader=form.reader,
+        difference=found.absolute, relative=found.relative, tolerance=form.tolerance,
+        notes=tuple(found.notes),
     )  # fmt: skip
 
 
