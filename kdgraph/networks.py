@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture import Captured
+from kdgraph.capture.ladder import RUNGS
 from kdgraph.capture.liveness import by_batch, is_random, keep_dropout, still
 from kdgraph.capture.record import one_line
 from kdgraph.capture.together import capture_calls, capture_together
@@ -216,10 +217,13 @@ def capture_networks(spec: Spec, nets: Mapping[str, nn.Module]) -> dict[str, Cap
             inputs, free = _inputs(spec, name, net)
             if spec.models[name].dropout:
                 _check_dropout(spec, name, net, inputs)
+            rungs = RUNGS if (rung := spec.models[name].capture) == "auto" else (rung,)
             if calls.several:
-                captures[name] = capture_calls(net, inputs, taps, len(calls.batches), free=free)
+                captures[name] = capture_calls(
+                    net, inputs, taps, len(calls.batches), free=free, rungs=rungs
+                )
             else:
-                captures |= capture_together(net, inputs, taps, free=free)
+                captures |= capture_together(net, inputs, taps, free=free, rungs=rungs)
         except CaptureError as error:
             for found in error.diagnostics:
                 named = [

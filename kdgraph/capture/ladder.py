@@ -28,6 +28,7 @@ from kdgraph.capture.twin import state_of, twin, written
 from kdgraph.capture.world import World
 from kdgraph.errors import CaptureError
 
+RUNGS = ("fx", "export", "ports")
 Taps = Mapping[str, TapPath]
 Free = Mapping[str, Collection[int]]
 
@@ -77,7 +78,7 @@ def capture(
     taps: Mapping[str, str],
     *,
     free: Mapping[str, Collection[int]] | None = None,
-    rungs: Sequence[str] = ("fx", "export", "ports"),
+    rungs: Sequence[str] = RUNGS,
 ) -> Captured:
     """Captures ``module`` as a graph from ``inputs`` to ``taps``.
 

@@ -114,6 +114,11 @@ class PortModel(nn.Module):
         vars(self).update(original=module, unused=frozenset(unused), _root=root, _recorder=recorder)
         vars(self)["_pairs"] = list(pairs.items())
 
+    def called(self) -> Iterator[nn.Module]:
+        """The modules that run, originals wherever they are called themselves."""
+        for module in self._root.modules():
+            yield from vars(module).get("_kd_original", module).modules()
+
     def _keep(self, name: str, value: Tensor) -> None:
         last = self.stops and len(self._values) + 1 == len(self.taps)
         self._values[name] = value.clone() if name in self.copied and not last else value

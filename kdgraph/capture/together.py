@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from kdgraph.capture.ladder import Captured, capture
+from kdgraph.capture.ladder import RUNGS, Captured, capture
 from kdgraph.errors import CaptureError, Diagnostic
 
 
@@ -19,6 +19,7 @@ def capture_together(
     taps: Mapping[str, Mapping[str, str]],
     *,
     free: Mapping[str, Collection[int]] | None = None,
+    rungs: Sequence[str] = RUNGS,
 ) -> dict[str, Captured]:
     """Captures ``module`` for the taps of all roles, so that equal nodes can be found.
 
@@ -27,6 +28,7 @@ def capture_together(
         inputs: argument name of its forward to an example tensor.
         taps: role to tap name to tap path.
         free: argument name to further dimensions that stay free.
+        rungs: the means to try, in order.
 
     Returns:
         A capture by role, with the taps of that role.
@@ -36,9 +38,9 @@ def capture_together(
     """
     if len(taps) == 1:
         ((role, own),) = taps.items()
-        return {role: capture(module, inputs, own, free=free)}
+        return {role: capture(module, inputs, own, free=free, rungs=rungs)}
     paths = {path: path for own in taps.values() for path in own.values()}
-    whole = capture(module, inputs, paths, free=free)
+    whole = capture(module, inputs, paths, free=free, rungs=rungs)
     return {role: replace(whole, graph=_with_taps(whole.graph, own)) for role, own in taps.items()}
 
 
@@ -49,6 +51,7 @@ def capture_calls(
     batches: int,
     *,
     free: Mapping[str, Collection[int]] | None = None,
+    rungs: Sequence[str] = RUNGS,
 ) -> Captured:
     """Captures ``module`` for calls that run as one, on their batches put together.
 
@@ -58,6 +61,7 @@ def capture_calls(
         taps: model to tap name to tap path.
         batches: how many batches there are.
         free: argument name to further dimensions that stay free.
+        rungs: the means to try, in order.
 
     Returns:
         A capture on inputs of all batches, whose taps are called ``MODEL.TAP``.
@@ -67,7 +71,7 @@ def capture_calls(
     """
     paths = {path: path for own in taps.values() for path in own.values()}
     joined = {name: torch.cat([value] * batches) for name, value in inputs.items()}
-    whole = capture(module, joined, paths, free=free)
+    whole = capture(module, joined, paths, free=free, rungs=rungs)
     rows, values = next(iter(joined.values())).shape[0], whole.graph.output_node().args[0]
     wrong: list[Diagnostic] = []
     for path, node in cast(dict[str, fx.Node], values).items() if batches > 1 else ():

@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from kdgraph.capture.ports import PortModel
 from kdgraph.runtime.module import DistillModule
 
 
@@ -62,9 +63,8 @@ def _units(step: DistillModule, frozen: bool) -> Iterator[nn.Module]:
 def _running(program: fx.GraphModule) -> set[nn.Module]:
     """The modules that are called when a step runs, by the step or by each other."""
     found: set[nn.Module] = set()
-    for module in (m for called in _called(program) for m in called.modules()):
-        original = vars(module).get("_kd_original")  # behind a port, which hands its value out
-        found.update((original or module).modules())
+    for module in _called(program):
+        found.update(module.called() if isinstance(module, PortModel) else module.modules())
     return found
 
 

@@ -86,6 +86,9 @@ class ModelSpec(Strict):
     them, dropout draws anew for each row. Calls of a frozen model on equal inputs are one call
     where nothing in it is random by ``dropout`` or ``passes``.
 
+    ``capture`` is the way to make a graph of it, in the place of the first that works: ``ports``
+    leaves it whole, so that what wraps its modules (FSDP, activation checkpointing) is called.
+
     ``passes: K`` repeats a call K times in that one run, which says something where dropout is
     on. A tap of it is then K tensors: a list, such as ``of`` of a signal, takes all of them.
     """
@@ -103,6 +106,7 @@ class ModelSpec(Strict):
     snapshot_of: Name | None = None
     same_as: Name | None = None
     passes: Annotated[int, Field(ge=2, le=1000)] | None = None
+    capture: Literal["auto", "fx", "export", "ports"] = "auto"
     taps: dict[Name, str] = {}
 
 
