@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdgraph.errors import KDGraphError, ModelError, Span
 from kdgraph.models.base import SOURCES, Source
+from kdgraph.models.foreign import trusts
 from kdgraph.models.weights import load_weights
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _find(source: str, trust: Collection[str]) -> tuple[Source, str]:
         )
     found = SOURCES.get(prefix)
     foreign = found.foreign_module(name)
-    if foreign is not None and foreign not in trust:
+    if foreign is not None and not trusts(trust, foreign):
         raise ModelError.of(
             "KD412",
             f"{source} runs code of the module {foreign!r}, which is not trusted",

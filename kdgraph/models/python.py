@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdgraph.errors import ModelError, near
 from kdgraph.models.base import Source, register_source
+from kdgraph.models.foreign import defined_elsewhere, parsed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 @register_source
 class PythonSource(Source):
-    """Calls ``callable(**args)`` of an importable module, which the user must have trusted."""
+    """Calls ``callable(**args)`` of an importable module, which the user must have trusted.
+
+    It is defined in that module, or below it where a package only hands it on.
+    """
 
     prefix = "python"
 
@@ -34,7 +38,14 @@ class PythonSource(Source):
         if not hasattr(module, attribute):
             hint = near(attribute, vars(module))
             raise ModelError.of("KD411", f"module {path!r} has no {attribute!r}", help=hint)
-        built: nn.Module = getattr(module, attribute)(**args)
+        found = getattr(module, attribute)
+        if (home := defined_elsewhere(found, path)) is not None:
+            raise ModelError.of(
+                "KD412",
+                f"python/{name} is defined in {home!r}, which {path!r} only imports",
+                help=f"write python/{home}:{attribute}, and trust {home}",
+            )
+        built: nn.Module = found(**args)
         return built
 
     def names(self) -> list[str]:
@@ -45,11 +56,10 @@ class PythonSource(Source):
 
 
 def _parse(name: str) -> tuple[str, str]:
-    path, _, attribute = name.partition(":")
-    if not attribute.isidentifier() or not all(part.isidentifier() for part in path.split(".")):
-        raise ModelError.of(
-            "KD410",
-            f"python/{name} does not name a callable",
-            help="write python/package.module:callable",
-        )
-    return path, attribute
+    if (found := parsed(name)) is not None:
+        return found
+    raise ModelError.of(
+        "KD410",
+        f"python/{name} does not name a callable",
+        help="write python/package.module:callable",
+    )

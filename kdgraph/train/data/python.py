@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kdgraph.errors import DataError, near
+from kdgraph.models.foreign import defined_elsewhere, parsed, trusts
 from kdgraph.spec.data import register_data
 from kdgraph.spec.types import Form
 from kdgraph.train.data.base import DataSet, Splits
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from kdgraph.train.data._split import Split
 
-_CALL = Form(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "package.module:callable")
+_CALL = Form(r"[A-Za-z0-9_.]+:[A-Za-z0-9_]+", "package.module:callable")
 
 
 @register_data
@@ -38,8 +39,10 @@ class PythonData(DataSet):
     """Arguments of the callable."""
 
     def load(self, folder: Path, trust: Collection[str] = ()) -> Splits:
-        name, _, attribute = self.call.partition(":")
-        if name not in trust:
+        if (found := parsed(self.call)) is None:
+            raise DataError.of("KD710", f"{self.call} does not name a callable")
+        name, attribute = found
+        if not trusts(trust, name):
             raise DataError.of(
                 "KD710",
                 f"python data runs code of the module {name!r}, which is not trusted",
@@ -52,7 +55,12 @@ class PythonData(DataSet):
         if not hasattr(module, attribute):
             hint = near(attribute, vars(module))
             raise DataError.of("KD710", f"module {name!r} has no {attribute!r}", help=hint)
-        parts = getattr(module, attribute)(**self.args)
+        called = getattr(module, attribute)
+        if (home := defined_elsewhere(called, name)) is not None:
+            message = f"{self.call} is defined in {home!r}, which {name!r} only imports"
+            help = f"write {home}:{attribute}, and trust {home}"
+            raise DataError.of("KD710", message, help=help)
+        parts = called(**self.args)
         if not isinstance(parts, Mapping) or not {"train", "val"} <= set(parts):
             raise DataError.of("KD719", f"{self.call} must return a mapping with train and val")
         test = parts.get("test")
