@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -21,20 +22,31 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
 
     def found(cases: str, world: int) -> list[Any]:
         if (cases, world) not in known:
-            folder = tmp_path_factory.mktemp("ranks")
-            out = folder / "found.pt"
+            out = tmp_path_factory.mktemp("ranks") / "found.pt"
             command = [
                 sys.executable, "-P", "-m", "torch.distributed.run", "--standalone",
-                f"--nproc-per-node={world}", str(HERE / "worker.py"), str(HERE / cases), str(out),
+                f"--nproc-per-node={world}", str(HERE / "worker.py"), str(HERE / f"{cases}.py"),
+                str(out),
             ]  # fmt: skip
-            world_of_one = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-            env = {k: v for k, v in os.environ.items() if k not in world_of_one}
             done = subprocess.run(
-                command, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-                timeout=240,
+                command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
+                text=True, timeout=400,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr[-4000:]
             known[cases, world] = torch.load(out, weights_only=False)
         return known[cases, world]
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def alone() -> Callable[[str], Any]:
+    """What one process finds."""
+    known: dict[str, Any] = {}
+
+    def found(cases: str) -> Any:
+        if cases not in known:
+            known[cases] = importlib.import_module(f"tests.scale.{cases}").run()
+        return known[cases]
 
     return found

@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-
-def _cases() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("across", Path(__file__).parent / "across.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["across"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-across = _cases()
-
-
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Any]:
-    return across.run()
+import kdgraph
+from tests.scale import across
 
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("case", [c for c in across.CASES if c != "rank"])
 def test_ranks_give_the_losses_and_gradients_of_one(
-    case: str, world: int, ranks: Any, alone: dict[str, Any]
+    case: str, world: int, ranks: Any, alone: Any
 ) -> None:
-    one = alone[case]
-    for found in (r[case] for r in ranks("across.py", world)):
+    one = alone("across")[case]
+    for found in (r[case] for r in ranks("across", world)):
         for name, value in one["losses"].items():
             assert found["losses"][name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
         assert found["loss"] == pytest.approx(one["loss"], rel=1e-9)
         assert found["grads"].keys() == one["grads"].keys()
         for name, grad in one["grads"].items():
             torch.testing.assert_close(found["grads"][name], grad, rtol=1e-7, atol=1e-10)
+
+
+def test_scope_rank_keeps_to_the_rows_of_each_rank(ranks: Any) -> None:
+    whole, sizes = across.batch("rank"), across.SIZES[2]
+    for rank, found in enumerate(ranks("across", 2)):
+        own = across.compiled("rank")(**across.share(whole, sizes, rank))
+        losses = {name: value.item() for name, value in own.losses.items()}
+        assert found["rank"]["losses"] == pytest.approx(losses, rel=1e-12)
+    first, second = (found["rank"]["losses"]["soft"] for found in ranks("across", 2))
+    assert first != second
+
+
+IN_WINDOWS = [c for c in across.CASES if c not in ("batch_signals", "relations", "rank")]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("case", IN_WINDOWS)
+def test_micro_batches_of_a_window_add_up_to_the_large_batch(case: str, averaged: bool) -> None:
+    whole = across.batch(case)
+    parts = [across.share(whole, across.SIZES[4], rank) for rank in range(4)]
+    large, small = across.compiled(case), across.compiled(case)
+    out = large(**whole)
+    out.loss.backward()
+    total = 0.0
+    with small.window(parts, averaged=averaged):
+        for part in parts:
+            loss = small(**part).loss / (len(parts) if averaged else 1)
+            loss.backward()
+            total += loss.item()
+    assert total == pytest.approx(out.loss.item(), rel=1e-12)
+    torch.testing.assert_close(across.gradients(small), across.gradients(large))
+    after = small(**whole)  # the window is closed
+    assert after.loss.item() == pytest.approx(out.loss.item(), rel=1e-12)
+
+
+def test_a_mask_that_a_trained_model_makes_cannot_be_counted_beforehand() -> None:
+    taps = {"logits": "output"}
+    spec = {
+        "kdgraph": 1,
+        "name": "own mask",
+        "batch": across.VECTORS | across.LABELS,
+        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
+        "signals": {"right": {"use": "correct", "of": "student.logits", "label": "label"}},
+        "losses": {"soft": across.edge("soft_target", **across.LOGITS, mask="right")},
+    }
+    models = {"teacher": across.net(7, 1), "student": across.net(7, 2)}
+    step = kdgraph.compile(spec, models=models).double()
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD731.*'student'"), step.window([]):
+        pass
