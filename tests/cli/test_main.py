@@ -18,6 +18,7 @@ COMMANDS = [
     "draw",
     "explain",
     "export",
+    "import",
     "init",
     "list",
     "schema",
