@@ -18,6 +18,7 @@ from kdgraph.errors import ModelError
 from kdgraph.exporter._inputs import probe
 from kdgraph.exporter.base import Student
 from kdgraph.models._lora import add_lora
+from kdgraph.models.bounded import bounded
 from kdgraph.models.load import build_skeleton
 from kdgraph.models.weights import load_weights
 from kdgraph.networks import build_networks
@@ -117,7 +118,7 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
 
 def _read(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(bounded(path), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
         said = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelError.of("KD415", f"{path} cannot be read: {said}") from error

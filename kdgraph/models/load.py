@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdgraph.errors import KDGraphError, ModelError, Span
 from kdgraph.models.base import SOURCES, Source
 from kdgraph.models.foreign import trusts
-from kdgraph.models.weights import load_weights
+from kdgraph.models.weights import check_finite, load_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ def build_model(
     Raises:
         ModelError: KD410 no such form; KD201 no such source; KD411 no such name; KD412 not
             trusted; KD413 cannot be built with these arguments; KD414 library missing; KD415
-            weights cannot be had; KD416 weights do not fit.
+            weights cannot be had; KD416 weights do not fit; KD417 they are not finite.
     """
     with _reported(source, span):
         found, name = _find(source, trust)
@@ -54,6 +54,7 @@ def build_model(
         with torch.random.fork_rng(devices=[]):
             module = _module(found.architecture(name, args, download=True))
         load_weights(module, weights)
+        check_finite(module, weights)
         return module
 
 

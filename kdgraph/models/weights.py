@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdgraph.errors import ModelError
+from kdgraph.models.bounded import bounded
 from kdgraph.spec.files import WEIGHTS
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> No
     }
     unexpected = {name: tensor for name, tensor in given.items() if name not in own}
     missing = _missing(own, given)
-    if missing or unexpected or unlike:
+    whole = {  # without their scales, which are not here, they are no weights
+        name: tensor
+        for name, tensor in given.items()
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+    }
+    if missing or unexpected or unlike or whole:
         rows = [
             *_rows("missing", {n: _shape(t) for n, t in missing.items()}),
             *_rows("unexpected", {n: _shape(t) for n, t in unexpected.items()}),
@@ -59,15 +65,49 @@ def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> No
                 "shape",
                 {n: f"file {_shape(f)}, model {_shape(t)}" for n, (f, t) in unlike.items()},
             ),
+            *_rows(
+                "type", {n: f"file {_type(f)}, model {_type(own[n])}" for n, f in whole.items()}
+            ),
         ]
         counts = f"{len(missing)} missing, {len(unexpected)} unexpected"
         counts += f", {len(unlike)} of another shape"
+        counts += f", {len(whole)} of another type" if whole else ""
         raise ModelError.of(
             "KD416",
             "\n".join([f"{origin} does not fit the model: {counts}", *rows]),
             help="was it saved from another model, or with other `args`?",
         )
     module.load_state_dict(given, strict=False)
+
+
+def check_finite(module: nn.Module, path: Path) -> None:
+    """Refuses weights with which no number that comes out would mean anything.
+
+    Buffers may be infinite, as masks are.
+
+    Raises:
+        ModelError: KD417 with the first tensor that is nan or infinite.
+    """
+    import torch
+
+    parameters = {id(p) for p in module.parameters()}
+    wrong: list[tuple[str, str]] = []
+    for name, tensor in _named_tensors(module).items():
+        if tensor.is_meta or not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
+            continue
+        total = tensor.detach().sum(dtype=torch.float64)  # takes no copy, unlike isfinite
+        if torch.isfinite(total):
+            continue
+        if torch.isnan(tensor).any():
+            wrong.append((name, "nan"))
+        elif id(tensor) in parameters and torch.isinf(tensor).any():
+            wrong.append((name, "inf"))
+    if wrong:
+        (name, what), more = wrong[0], len(wrong) - 1
+        others = f", as {more} more tensors do" if more else ""
+        others = ", as 1 more tensor does" if more == 1 else others
+        message = f"{path}: {name!r} holds {what}{others}"
+        raise ModelError.of("KD417", message, help="was the training that wrote it diverging?")
 
 
 def read_weights(path: Path, module: nn.Module) -> Mapping[str, Tensor]:
@@ -150,10 +190,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return load_file(bounded(path))
         import torch
 
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = torch.load(bounded(path), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError.of("KD415", f"there is no weights file {path}") from error
     except pickle.UnpicklingError as error:
@@ -204,6 +244,10 @@ def _missing(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
 
 def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _rows(kind: str, facts: Mapping[str, str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
+from kdgraph.models.bounded import bounded
 from kdgraph.train.ranks import meet, world, writes
 
 PROGRESS = "progress.pt"
@@ -135,7 +136,9 @@ def _remove(path: Path) -> None:
 def progress(path: Path) -> dict[str, Any]:
     """What a checkpoint holds; of a folder all but the tensors of module and optimiser."""
     file = path / PROGRESS if path.is_dir() else path
-    found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    found: dict[str, Any] = torch.load(
+        bounded(file), map_location="cpu", weights_only=True, mmap=True
+    )
     return found
 
 
@@ -145,7 +148,7 @@ def read(path: Path) -> dict[str, Any]:
     A folder gives the optimiser without its tensors, which ``with_tensors`` adds.
     """
     if not path.is_dir():
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found: dict[str, Any] = torch.load(bounded(path), map_location="cpu", weights_only=True)
         return found
     forms = _forms(path, "distill/")
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in forms.items()}

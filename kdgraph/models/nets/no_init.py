@@ -34,7 +34,7 @@ class NoInit(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
+        super().__init__()
         self._modules, self._calls = 0, 0
 
     def __enter__(self) -> Self:
