@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book bench-page screenshots methods constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book bench-page bench-scale screenshots methods constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-book: $(FULL) ## a book beside a live teacher and a cache of files; writes
 
 bench-page: $(FULL) ## the page of a large graph in Chromium; writes benchmarks/results/
 	$(ALONE) $(BIN)/python benchmarks/page_speed.py --output benchmarks/results
+
+bench-scale: $(FULL) ## what embedding costs, and growth with processes; writes benchmarks/results/
+	$(ALONE) $(BIN)/python benchmarks/scale.py --output benchmarks/results
 
 screenshots: $(FULL) ## pictures of the page of a graph; writes docs/images/
 	$(BIN)/python benchmarks/screenshots.py
