@@ -60,14 +60,12 @@ def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
         module = _emptied(student.plain)
         load_model(module, path)
         return module, ["the spec names no source, so it was loaded into a copy of the student"]
-    wrong = ""
     for name, source, args in _candidates(student):
         span = student.spec.span("models", name)
         module = build_skeleton(source, args, trust=student.trust, span=span).float().eval()
         try:
             load_model(module, path)
-        except RuntimeError as error:  # names or shapes; the library says it in many lines
-            wrong = wrong or str(error).partition("\n")[0]
+        except RuntimeError:  # names or shapes
             continue
         own = name == student.name
         return module, [] if own else [f"it is a {source} as model {name!r} has it, {args}"]
@@ -76,10 +74,11 @@ def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
     try:
         fit_widths(module, path)
     except KDGraphError as error:
+        counts = error.diagnostics[0].message.partition("\n")[0].rpartition(": ")[2]
         raise ExportError.of(
             "KD782",
             f"model {student.name!r} is no {written.source} any more, so that its weights alone "
-            f"load nowhere: {wrong}",
+            f"load nowhere: {counts}",
             span=student.spec.span("models", student.name),
             help=".pt2 and .onnx files hold what it has become",
         ) from error
