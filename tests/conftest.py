@@ -44,6 +44,14 @@ def _seeds() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_compiler() -> Iterator[None]:
+    """How often something was compiled is counted in each file anew."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+
+
 @pytest.fixture(scope="session")
 def require_system() -> Callable[[str, object], None]:
     """``require_system("graphviz", shutil.which("dot"))``: needs a system package.

@@ -122,7 +122,7 @@ class DistillModule(nn.Module):
         """
         if torch.compiler.is_compiling():
             if self._across is None and world_size() > 1:
-                raise InputError.of("KD732", _SHARED_TOO_LATE)
+                raise RuntimeError(_SHARED_TOO_LATE)  # one that the compiler can follow
             return self._run(batch)
         if unnamed:
             form = ", ".join(f"{name}=..." for name in self.spec.batch)
@@ -339,7 +339,7 @@ class DistillModule(nn.Module):
 
 
 _SHARED_TOO_LATE = (
-    "torch.compile met a step that was compiled for one process in a group of several: compile "
+    "KD732: torch.compile met a step that was compiled for one process in a group of several: compile "
     "the spec once the group is there, or call step.share() before torch.compile"
 )
 

@@ -1,0 +1,66 @@
+"""A step by itself is untouched; it is planned anew when it has to share a batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kdgraph
+from kdgraph.graph import ranks
+from tests.scale import across, wrapped
+
+
+def test_a_step_of_one_process_counts_nothing() -> None:
+    step = wrapped.compiled()
+    assert "across_ranks" not in step.program.code
+    assert "across_ranks" not in [record.name for record in step.report.records]
+
+
+def test_sharing_keeps_parameters_progress_and_the_mode() -> None:
+    step = wrapped.compiled()
+    before = dict(step.named_parameters())
+    step.set_progress(iteration=3)
+    step.eval()
+    whole = next(iter(wrapped.batches()))
+    alone = step(**whole)
+    step.share()
+    assert "across_ranks" in step.program.code
+    after = dict(step.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(after[name] is parameter for name, parameter in before.items())
+    assert step.steer.iteration == 3
+    assert not step.student.training
+    torch.testing.assert_close(step(**whole).losses, alone.losses)
+
+
+def test_stages_share_in_each_of_them() -> None:
+    first = {"name": "features", "epochs": 1, "losses": {"label": 0}}
+    step = wrapped.compiled(stages=[first, {"name": "labels", "epochs": 1}])
+    step.share()
+    step.set_stage("labels")
+    assert "across_ranks" in step.program.code
+
+
+def test_a_compiler_does_not_meet_a_step_that_counts_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = wrapped.compiled()
+    monkeypatch.setattr("kdgraph.runtime.module.world_size", lambda: 2)
+    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match=r"compile the spec once the group is there"):
+        compiled(**next(iter(wrapped.batches())))
+
+
+def test_scope_is_global_or_rank() -> None:
+    losses = {"soft": across.edge("soft_target", **across.LOGITS, scope="ranks")}
+    with pytest.raises(kdgraph.KDGraphError, match="'rank'"):
+        wrapped.compiled(losses=losses)
+
+
+def test_one_process_gathers_and_sums_nothing() -> None:
+    value = torch.randn(3, 2)
+    rows = ranks.rows_of_ranks(value)
+    assert rows.tolist() == [3]
+    assert ranks.gather_rows(value, rows) is value
+    assert ranks.own_rows(value, rows) is value
+    assert ranks.sum_over_ranks(value) is value
