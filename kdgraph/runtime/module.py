@@ -339,8 +339,8 @@ class DistillModule(nn.Module):
 
 
 _SHARED_TOO_LATE = (
-    "KD732: torch.compile met a step that was compiled for one process in a group of several: compile "
-    "the spec once the group is there, or call step.share() before torch.compile"
+    "KD732: torch.compile met a step that was compiled for one process in a group of several: "
+    "compile the spec once the group is there, or call step.share() before torch.compile"
 )
 
 
