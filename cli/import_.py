@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kdgraph.cli._options import format_option, out_option
-from kdgraph.cli._show import new_table, plain, print_json, tell
+from kdgraph.cli._show import plain, print_json, tell
 
 if TYPE_CHECKING:
     from kdgraph.importers.base import Imported
@@ -65,18 +64,15 @@ def command(ctx: click.Context, tool: str, config: str, out: Path | None, form: 
 
 
 def _report(found: Imported, config: str) -> None:
-    """What was left out, on stderr."""
+    """What was left out, on stderr: one line each, with its place."""
     from rich.console import Console
 
-    console = Console(
-        stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False, soft_wrap=False
-    )
-    parts = f"{len(found.carried)} parts of {config} are carried, {len(found.left)} are not"
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    count = f"{len(found.carried)} parts of {config} are carried"
     if not found.left:
-        console.print(plain(parts))
+        console.print(plain(f"{count}, all there are"))
         return
-    table = new_table(plain(f"{parts}, or mean something else here"), "place", "what", "why")
+    console.print(plain(f"{count}; {len(found.left)} are not, or mean something else here:"))
     for entry in found.left:
-        place = f"{entry.span}" if entry.span else entry.where
-        table.add_row(plain(place), plain(entry.what), plain(entry.why))
-    console.print(table)
+        place = plain(str(entry.span or entry.where))
+        console.print(f"[bold]{place}[/]: [yellow]{plain(entry.what)}[/]: {plain(entry.why)}")

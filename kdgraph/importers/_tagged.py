@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdgraph.errors import Diagnostic, Span, SpecError, near
+from kdgraph.errors import Span, SpecError, near
+from kdgraph.importers._values import MAX_TEXT, evaluate, too_long
 from kdgraph.spec.lines import Lines
-from kdgraph.spec.scalars import ScalarError, resolve
 from kdgraph.spec.text import parse
-from kdgraph.spec.tree import Key, Keys, Node, dotted
-
-MAX_TEXT = 1024  # characters of one value: aliases repeat it, and so does the spec
-_STANDARD = "tag:yaml.org,2002:"
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """What only running a tag would tell.
-
-    Attributes:
-        tag: ``!import_call``.
-        name: the dotted name it would import, where it is written.
-    """
-
-    tag: str
-    name: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.tag} {self.name}" if self.name else self.tag
+from kdgraph.spec.tree import Keys, Node, dotted
 
 
 class Ledger:
@@ -172,17 +152,13 @@ class At:
         return [str(v) for v in value]
 
     def wrong(self, expected: str, value: object = None) -> SpecError:
-        """The error that something else was expected."""
-        found = self.node.tag or type(self.node.value).__name__
-        given = (
-            f"{value!r:.60}" if isinstance(value, str | int | float) else _KINDS.get(found, found)
-        )
-        return SpecError.of(
-            "KD124", f"{self.where} must be {expected}, not {given}", span=self.span
-        )
-
-
-_KINDS = {"dict": "a mapping", "tuple": "a list", "NoneType": "nothing", "str": "text"}
+        """The error that something else was expected than ``value`` (left out: what is written)."""
+        value = self.node.value if value is None else value
+        given = self.node.tag or ("a mapping" if isinstance(value, dict) else "a list")
+        if value is None or isinstance(value, str | int | float):
+            given = "nothing" if value is None else f"{value!r:.60}"
+        message = f"{self.where} must be {expected}, not {given}"
+        return SpecError.of("KD124", message, span=self.span)
 
 
 def read_tagged(text: str, file: str) -> At:
@@ -197,53 +173,8 @@ def read_tagged(text: str, file: str) -> At:
         raise SpecError.of("KD106", "this file is empty", span=lines.span(0, 0))
     root = parse(text, lines, tagged=True)
     if (long := _too_long(root, set())) is not None:
-        raise _long(long.span)
+        raise too_long(long.span)
     return At(root, (), root.span, Ledger())
-
-
-def evaluate(node: Node) -> Any:
-    """Python data. Pure tags are worked out (``!join``, ``!pathjoin``); others are ``Opaque``.
-
-    Raises:
-        SpecError: KD102 when joining makes a text of more than 1,024 characters; KD107 for a
-            number that none can be.
-    """
-    tag, value = node.tag, node.value
-    if isinstance(value, tuple):
-        items = [evaluate(child) for child in value]
-        return items if tag is None else _of_list(tag, items, node)
-    if isinstance(value, dict):
-        if tag is None:
-            return {key: evaluate(child) for key, child in value.items()}
-        key = evaluate(value["key"]) if "key" in value else None
-        return Opaque(tag, key if isinstance(key, str) else None)
-    if tag is None or tag in ("!expanduser", "!abspath", f"{_STANDARD}str", "!"):
-        return value  # the home folder and the working folder are those of another machine
-    if tag.startswith(_STANDARD):
-        return _standard(node)
-    return Opaque(tag)
-
-
-def _standard(node: Node) -> Any:
-    tag = str(node.tag).removeprefix(_STANDARD)
-    if tag not in ("int", "float", "bool", "null"):
-        return Opaque(f"!!{tag}")
-    try:
-        return resolve(str(node.value))
-    except ScalarError as problem:
-        raise SpecError.of("KD107", str(problem), span=node.span) from None
-
-
-def _of_list(tag: str, items: list[Any], node: Node) -> Any:
-    plain = all(i is None or isinstance(i, str | int | float) for i in items)
-    if tag in ("!join", "!pathjoin") and plain and items:
-        texts = [str(i) for i in items]
-        if sum(map(len, texts)) + len(texts) > MAX_TEXT:
-            raise _long(node.span)
-        return "".join(texts) if tag == "!join" else posixpath.join(*texts)
-    if tag == "!getattr" and len(items) == 2 and isinstance(items[0], Opaque):
-        return Opaque(tag, f"{items[0].name}.{items[1]}")
-    return Opaque(tag)
 
 
 def _too_long(node: Node, seen: set[int]) -> Node | None:
@@ -261,13 +192,3 @@ def _too_long(node: Node, seen: set[int]) -> Node | None:
     else:
         inner = value if isinstance(value, tuple) else ()
     return next((found for child in inner if (found := _too_long(child, seen))), None)
-
-
-def _long(span: Span | None) -> SpecError:
-    message = f"a value of more than {MAX_TEXT:,} characters: this is no configuration"
-    return SpecError([Diagnostic("KD102", message, span)])
-
-
-def key_of(at: At) -> Key:
-    """The last key of its path."""
-    return at.path[-1] if at.path else ""

@@ -12,6 +12,7 @@ from kdgraph.importers._draft import Draft, Line
 from kdgraph.spec.scalars import ScalarError, resolve
 
 _WIDTH = 99
+_BREAKS = "\x85\u2028\u2029"  # which YAML takes for ends of a line, and JSON does not
 _PLAIN = re.compile(r"[A-Za-z_.~/][A-Za-z0-9_.~/+-]*", re.ASCII)
 
 
@@ -86,7 +87,8 @@ def _scalar(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and _is_text(text):
         return text
-    return json.dumps(text, ensure_ascii=False)
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(f"\\u{ord(c):04x}" if c in _BREAKS else c for c in quoted)
 
 
 def _is_text(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdgraph.importers._draft import Draft, Model
-from kdgraph.importers._tagged import At, Opaque
+from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.known import (
     CIFAR,
     Network,
@@ -13,6 +13,7 @@ from kdgraph.importers._torchdistill.known import (
     kind_of,
     own_network,
 )
+from kdgraph.importers._values import Opaque
 from kdgraph.spec.files import WEIGHTS
 
 _ROLES = {"teacher_model": "teacher", "student_model": "student", "model": "student"}

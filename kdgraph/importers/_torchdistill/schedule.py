@@ -20,10 +20,13 @@ def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> 
             draft.differs(stage.at, f"the stage {stage.name}", why)
             draft.missing.setdefault("stages", []).append(f"{stage.name} is left out: {why}")
     first = kept[0]
-    if draft.data is not None and first.batch_size is not None:
-        draft.data.value["batch_size"] = first.batch_size
-    elif draft.data is None:
-        _sketch(first, rows, draft)
+    loading = {"batch_size": first.batch_size, "workers": first.workers}
+    loading = {key: value for key, value in loading.items() if value is not None}
+    if draft.data is not None:
+        draft.data.value |= loading
+    else:  # what a block by hand would say beside the data set
+        told = flow({"use": "...", **rows.keys, **loading})
+        draft.missing.setdefault("data", []).append(f"data: {told}")
     frozen = any(_frozen(s) for s in kept)
     if len(kept) > 1 or frozen:
         for index, stage in enumerate(kept):
@@ -36,13 +39,6 @@ def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> 
     if len(kept) == 1 and not first.sides["student"].trainable:
         draft.models["student"].trainable = False
     _train(first, kept, train, draft)
-
-
-def _sketch(first: Stage, rows: Rows, draft: Draft) -> None:
-    """What a ``data`` block by hand would say beside the data set."""
-    parts = {"use": "...", "batch_size": first.batch_size, **rows.keys}
-    told = flow({key: value for key, value in parts.items() if value is not None})
-    draft.missing.setdefault("data", []).append(f"data: {told}")
 
 
 def _frozen(stage: Stage) -> list[str]:

@@ -33,6 +33,7 @@ class Stage:
         optimizer: as a spec has it; None where there is none like it.
         scheduler: the same.
         batch_size: rows of a batch, where they are written.
+        workers: processes that load batches, where they are written.
         sides: the models as it has them.
         data: what its loaders of training and validation read.
         train: keys of the ``train`` block that it sets.
@@ -45,6 +46,7 @@ class Stage:
     optimizer: dict[str, Any] | None = None
     scheduler: dict[str, Any] | None = None
     batch_size: int | None = None
+    workers: int | None = None
     sides: dict[str, Side] = field(default_factory=dict)
     data: tuple[str | None, str | None] = (None, None)
     train: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +100,9 @@ def _loaders(stage: Stage, before: Stage | None, draft: Draft) -> None:
             found[index] = str(chosen.read())
             draft.carry(chosen, "data")
         if index == 0:
-            stage.batch_size = read_loader(loader, draft) or stage.batch_size
+            said = read_loader(loader, draft)
+            stage.batch_size = said.batch_size or stage.batch_size
+            stage.workers = said.workers
         else:
             why = "evaluation has the batch size of training, and sees every row once"
             draft.leave(loader, "how validation rows are loaded", why)

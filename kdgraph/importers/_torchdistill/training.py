@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from kdgraph.importers._draft import Draft
-from kdgraph.importers._tagged import At, Opaque
+from kdgraph.importers._tagged import At
+from kdgraph.importers._values import Opaque
 
 # of torch.optim.lr_scheduler, by names that need no function
 _SCHEDULERS = {
@@ -121,38 +123,45 @@ def _linear(at: At) -> dict[str, Any]:
     return {"use": "LinearLR", "start_factor": 1.0, "end_factor": 0.0, "total_iters": "auto"}
 
 
-def read_loader(at: At, draft: Draft) -> int | None:
-    """The batch size of a loader's ``train_data_loader``; what else is in it is accounted for."""
-    size = None
-    parts = [at, at.get("kwargs", "params")]
-    for part in parts:
+@dataclass
+class Loader:
+    """What a loader of training rows says: rows of a batch, and processes that load them."""
+
+    batch_size: int | None = None
+    workers: int | None = None
+
+
+def read_loader(at: At, draft: Draft) -> Loader:
+    """``train_data_loader``; what else is in it is accounted for."""
+    found = Loader()
+    for part in (at, at.get("kwargs", "params")):
         if part is None:
             continue
         part.ledger.take(part.path)
         if (rows := part.get("batch_size")) is not None:
-            size = rows.count()
+            found.batch_size = rows.count()
             draft.carry(rows, "data.batch_size")
+        if (workers := part.get("num_workers")) is not None:
+            found.workers = int(workers.number())
+            draft.carry(workers, "data.workers")
         if (last := part.get("drop_last")) is not None and not last.flag():
-            why = "here a last, incomplete batch of training is left out"
-            draft.differs(last, "drop_last", why)
-        for name in ("random_sample", "pin_memory", "requires_supp", "num_workers"):
+            draft.differs(
+                last, "drop_last", "a last, incomplete batch of training is left out here"
+            )
+        elif last is not None:
+            draft.carry(last, "nothing: it is so here")
+        if (order := part.get("random_sample")) is not None and not order.flag():
+            draft.differs(order, "the order of rows", "training rows are shuffled here")
+        elif order is not None:
+            draft.carry(order, "nothing: it is so here")
+        for name in ("pin_memory", "requires_supp"):
             if (plain := part.get(name)) is not None:
-                _plain(name, plain, draft)
+                draft.carry(plain, "nothing: it changes no number", whole=True)
         for name, why in _LOADER.items():
             if (other := part.get(name)) is not None:
                 draft.leave(other, name.replace("_", " "), why)
     _sampler(at, draft)
-    return size
-
-
-def _plain(name: str, at: At, draft: Draft) -> None:
-    value = at.read()
-    if name == "num_workers":
-        draft.carry(at, "nothing: `data.workers` says how many processes load batches")
-    elif name == "random_sample" and value is not True:
-        draft.differs(at, "the order of rows", "training rows are shuffled here")
-    else:
-        draft.carry(at, "nothing: it is so here, or changes no number")
+    return found
 
 
 def _sampler(at: At, draft: Draft) -> None:

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdgraph.errors import SpecError
+from kdgraph.importers._tagged import At, read_tagged
+from kdgraph.importers.base import Imported
+from kdgraph.spec.read import load_spec
+from kdgraph.spec.tree import dotted
+from tests.importers.files import Read, config, pair, place, term, weighted
+
+LABEL = {"input": place("."), "target": {"uses_label": True}}
+CE = term("CrossEntropyLoss", 1.0, LABEL, reduction="mean")
+KD = {
+    **{f"{r}_module_path": "." for r in ("student", "teacher")},
+    **{f"{r}_module_io": "output" for r in ("student", "teacher")},
+    "temperature": 4.0,
+    "alpha": 0.5,
+}
+
+WHOLE = (Path(__file__).parent / "whole.yaml").read_text()
+
+
+def tree(imported: Imported) -> dict[str, Any]:
+    load_spec(imported.text)  # it is a spec
+    found: dict[str, Any] = yaml.safe_load(imported.text)
+    return found
+
+
+def leaves(at: At) -> list[At]:
+    children = list(at.children())
+    return [leaf for child in children for leaf in leaves(child)] or ([] if children else [at])
+
+
+def test_a_whole_file(read: Read) -> None:
+    imported = read(WHOLE)
+    spec = tree(imported)
+    assert spec["models"] == {
+        "teacher": {
+            "source": "torchvision/resnet50",
+            "args": {"num_classes": 1000, "weights": "IMAGENET1K_V2"},
+            "weights": "teacher.pt",
+            "taps": {"layer1": "layer1", "logits": "output"},
+        },
+        "student": {
+            "source": "torchvision/resnet18",
+            "args": {"num_classes": 1000, "zero_init_residual": True},
+            "taps": {"layer1": "layer1", "logits": "output"},
+        },
+    }
+    adapter = {"use": "conv1x1", "norm": "batch", "activation": "relu"}
+    assert spec["links"]["reg"]["adapter"] == adapter
+    assert {n: e["weight"] for n, e in spec["losses"].items()} == {
+        "hint": 1, "kd_label": 0.2, "kd_soft": 1.8
+    }  # fmt: skip
+    first, second = spec["stages"]
+    assert first["losses"] == {"kd_label": 0, "kd_soft": 0}
+    assert first["before"] == [{"use": "freeze", "modules": ["student.conv1"]}]
+    assert first["after"] == [{"use": "unfreeze", "modules": ["student.conv1"]}]
+    assert (second["epochs"], second["losses"]) == (15, {"hint": 0})
+    assert second["scheduler"] == {
+        "use": "PolynomialLR", "total_iters": "auto", "power": 0.5, "interval": "step"
+    }  # fmt: skip
+    assert spec["data"] == {
+        "use": "imagefolder", "path": "/data/toy", "size": 64,
+        "augment": {"shift": 4, "flip": True}, "normalise": {"mean": [0.5], "std": [0.5]},
+        "batch_size": 32, "workers": 4,
+    }  # fmt: skip
+    assert spec["train"] == {
+        "epochs": 5, "optimizer": {"use": "Adam", "lr": 0.001}, "grad_clip": 2.0,
+        "scheduler": {"use": "MultiStepLR", "milestones": [3], "gamma": 0.1},
+        "accumulate": 2, "log_every": 100,
+    }  # fmt: skip
+    told = {left.where: left.why for left in imported.left}
+    assert "memory banks" in told["train.stage2.criterion.kwargs.sub_terms.crd"]
+    assert told["unheard_of"] == "this importer does not know it"
+    assert "kdgraph book build" in told["train.stage1.train_data_loader.cache_output"]
+
+
+def test_every_value_is_carried_or_left(read: Read) -> None:
+    """No value of the file is passed over: it, or what holds it, is in one of the two lists."""
+    imported = read(WHOLE)
+    told = {entry.where for entry in (*imported.carried, *imported.left)}
+    for leaf in leaves(read_tagged(WHOLE, "toy.yaml")):
+        above = {dotted(leaf.path[:end]) for end in range(1, len(leaf.path) + 1)}
+        assert leaf.is_empty or told & above, leaf.where
+
+
+def test_no_tag_is_run(read: Read, tmp_path: Path) -> None:
+    """Each of torchdistill's tags and Python's own, on calls that would leave a file behind."""
+    file = "init: {args: ['FILE']}"
+    opened = "!import_call {key: builtins.open, init: {args: ['FILE', w]}}"
+    method = "method_name: touch"
+    calls = [
+        f"!import_call {{key: pathlib.Path.touch, {file}}}",
+        f"!import_call_method {{package: pathlib, class_name: Path, {method}, {file}}}",
+        f"!call_method {{data: !import_call {{key: pathlib.Path, {file}}}, {method}}}",
+        f"!getattr [{opened}, name]",
+        f"!setattr [{opened}, a, 1]",
+        f"!access_by_index_or_key {{data: {opened}, index_or_key: 0}}",
+        f"!import_call {{key: os.mkdir, {file}}}",
+        "!!python/object/apply:os.mkdir ['FILE']",
+        "!!python/object/new:os.mkdir ['FILE']",
+        "!!python/name:os.mkdir",
+        "!anything {key: os.mkdir}",
+    ]
+    folder = tmp_path / "made"
+    folder.mkdir()
+    rows = [
+        f"  k{n}: {call.replace('FILE', str(folder / str(n)))}\n" for n, call in enumerate(calls)
+    ]
+    more = calls[0].replace("FILE", str(folder / "lr"))
+    text = config(weighted(ce=CE)).replace("lr: 0.1", f"lr: 0.1\n      more: {more}")
+    text += "extra:\n" + "".join(rows)
+    imported = read(text)
+    tree(imported)
+    assert list(folder.iterdir()) == []
+    told = {left.where: left.why for left in imported.left}
+    assert "pathlib.Path.touch" in told["train.optimizer.kwargs.more"]
+    assert "extra" in told
+
+
+def test_earlier_words(read: Read) -> None:
+    """``type``, ``params``, ``factor``, ``org_term`` and ``GeneralizedCustomLoss``."""
+    criterion = {
+        "type": "GeneralizedCustomLoss",
+        "org_term": {
+            "criterion": {"type": "CrossEntropyLoss", "params": {"reduction": "mean"}},
+            "factor": 0.5,
+        },
+        "sub_terms": {
+            "at": {
+                "criterion": {
+                    "type": "ATLoss",
+                    "params": {"at_pairs": {"one": {**pair("a", "b"), "factor": 2}}},
+                },
+                "factor": 10.0,
+            },
+            "hint": {
+                "criterion": {"type": "MSELoss", "params": {"reduction": "sum"}},
+                "params": {"input": place("a"), "target": place("b", teacher=True)},
+                "factor": 3,
+            },
+        },
+    }
+    del criterion["sub_terms"]["at"]["criterion"]["params"]["at_pairs"]["one"]["weight"]
+    text = config(criterion).replace("key:", "type:").replace("kwargs:", "params:")
+    edges = tree(read(text))["losses"]
+    assert {name: (e["use"], e["weight"]) for name, e in edges.items()} == {
+        "org": ("cross_entropy", 0.5), "at": ("attention_transfer", 20), "hint": ("hint", 3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "tap"),
+    [
+        ("resnet18", "layer1.-1", "layer1.1"),
+        ("resnet50", "layer3.-2.bn1", "layer3.4.bn1"),
+        ("resnet18", "layer1.-1.relu", "layer1.1.relu@2:in"),
+        ("resnet50", "layer4.0.relu", "layer4.0.relu@3:in"),
+        ("resnet20", "layer2.-1.relu", "layer2.2.relu2:in"),
+        ("resnet18", "fc", "fc:in"),
+    ],
+)
+def test_paths_of_hooks(read: Read, model: str, path: str, tap: str) -> None:
+    """Places from the end are counted; a block's one ReLU is hooked at its last call."""
+    hint = term(
+        "MSELoss", 1.0,
+        {"input": place(path, io="input" if tap.endswith(":in") else "output"),
+         "target": place("x", teacher=True)},
+    )  # fmt: skip
+    text = config(weighted(hint=hint)).replace("key: 'tiny'", f"key: '{model}'")
+    imported = read(text)
+    (found,) = tree(imported)["models"]["student"]["taps"].values()
+    assert found == tap
+    assert ("in place" in str(imported.left)) == ("relu" in path)
+
+
+SUM = "train.criterion.kwargs.sub_terms"
+NONE = "this is no configuration of torchdistill: it has no section"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "message", "hint"),
+    [
+        ("models:", "model:", "KD123 1:1", f"{NONE} 'models'", "'model'"),
+        ("train:", "trian:", "KD123 1:1", f"{NONE} 'train'", "'trian'"),
+        ("num_epochs:", "num_epoch:", "KD123 12:1", "train has no 'num_epochs'", "'num_epoch'"),
+        ("epochs: 3", "epochs: ten", "KD124 14:15", "must be a number, not 'ten'", None),
+        ("epochs: 3", "epochs: 0", "KD124 14:15", "must be a whole number above 0, not 0", None),
+        ("weight: 1.0", "weight: x", "KD124 39:19", f"{SUM}.ce.weight must be a number", None),
+        ("student_model:", "pupil:", "KD123 1:1", "neither a 'student_model' nor a 'model'", None),
+        ("CrossEn", "CrosEn", "KD125 12:1", "no loss of this file can be an edge", None),
+        ("kwargs:\n      num", "kwargs: 3\n#", "KD124 4:13", "must be a mapping, not 3", None),
+    ],
+)
+def test_mistakes(
+    read: Read, old: str, new: str, place: str, message: str, hint: str | None
+) -> None:
+    text = config(weighted(ce=CE))
+    assert old in text
+    with pytest.raises(SpecError) as caught:
+        read(text.replace(old, new))
+    first = caught.value.diagnostics[0]
+    assert first.span is not None
+    assert f"{first.code} {first.span.line}:{first.span.column}" == place
+    assert message in first.message
+    assert hint is None or hint in str(first.help)
+
+
+def test_a_loss_with_a_wrong_name_is_told_with_a_near_one(read: Read) -> None:
+    imported = read(config(weighted(ce=CE, at=term("ATLos", at_pairs={}))))
+    assert "did you mean 'ATLoss'" in str(imported.left)
+    assert list(tree(imported)["losses"]) == ["ce"]
