@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kdgraph.errors import Diagnostic, SpecError, near
-from kdgraph.importers._draft import Draft, Line
+from kdgraph.importers._draft import Draft, Line, word
 from kdgraph.importers._tagged import At, read_tagged
 from kdgraph.importers._torchdistill.data import Rows, read_data
 from kdgraph.importers._torchdistill.known import Network
@@ -41,7 +41,7 @@ class Torchdistill(Importer):
         """
         root = read_tagged(read_file(path), path)
         models, train = _sections(root)
-        draft = Draft(name=Path(path).stem)
+        draft = Draft(name=word(Path(path).stem))
         networks = read_models(models, draft)
         if "student" not in networks:
             raise SpecError.of(
@@ -128,7 +128,7 @@ def _batch(networks: dict[str, Network], rows: Rows, draft: Draft) -> None:
         size = rows.size or (32 if student.is_cifar else None)
         remark = [] if size else ["the size of the images is not written in the file"]
         square = [size, size] if size else ["H", "W"]
-        draft.batch["image"] = Line({"shape": ["B", 3, *square]}, remark)
+        draft.batch["image"] = Line({"shape": ["B", rows.channels, *square]}, remark)
         if student.kind == "map":
             label["shape"] = ["B", *square]
     if classes is not None:
@@ -151,9 +151,14 @@ def _rest(root: At, train: At, draft: Draft) -> None:
                 draft.carry(at, "nothing: other lines refer to it", whole=True)
 
 
+def _shown(path: str) -> str:
+    """The file's name; bytes of it that are no text are replaced."""
+    return Path(path).name.encode("utf-8", "replace").decode()
+
+
 def _header(path: str, draft: Draft, *, taught: bool) -> None:
     draft.header = [
-        f"From {Path(path).name}, a configuration of torchdistill, by `kdgraph import`.",
+        f"From {_shown(path)}, a configuration of torchdistill, by `kdgraph import`.",
         "Losses give the numbers that torchdistill gives, but where a comment says otherwise.",
     ]
     if draft.lost:

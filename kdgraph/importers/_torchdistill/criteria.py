@@ -83,14 +83,18 @@ class Sum:
         if criterion is None:
             self.draft.leave(at, "the model's own loss", _OWN, "losses")
             return []
-        return self.term("org", at, criterion, weight)
+        return self.term("org", at, criterion, weight, whole=True)
 
-    def term(self, name: str, at: At, criterion: At, weight: float) -> list[str]:
+    def term(
+        self, name: str, at: At, criterion: At, weight: float, *, whole: bool = False
+    ) -> list[str]:
         """The edges of one term; none where no edge is like it, which the report then says."""
         key = criterion.need("key", "type", "name").text()
         before = set(self.draft.losses)
         kwargs = criterion.get("kwargs", "params")
-        term = Term(name, key, at, kwargs, None, weight, self.sides, self.batch_size, self.draft)
+        term = Term(
+            name, key, at, kwargs, None, weight, self.sides, self.batch_size, self.draft, whole
+        )
         try:
             if key not in TERMS:
                 raise Cannot(NOT_HERE.get(key) or _unknown(key))

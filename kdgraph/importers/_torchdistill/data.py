@@ -24,6 +24,7 @@ class Rows:
     """What the training part says: the size of images, and keys of a ``data`` block."""
 
     size: int | None = None
+    channels: int = 3
     keys: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +64,7 @@ def read_data(datasets: At | None, train: str | None, val: str | None, draft: Dr
             _rest(missed, draft)
     elif part.kind == "FashionMNIST":
         draft.data = Line({"use": "fashion_mnist", **rows.keys})
+        rows.size, rows.channels = 28, 1
         why = "5,000 of its training rows are for validation here"
         draft.data.remarks.append(draft.differs(part.at, "the data set", why))
         draft.carry(datasets, "data: fashion_mnist")
@@ -72,6 +74,8 @@ def read_data(datasets: At | None, train: str | None, val: str | None, draft: Dr
         del draft.left[mark[0] :], draft.carried[mark[1] :]
         kind = part.kind or "this one"
         why = f"kdgraph has no data set {kind}; `use: hf` or a folder of images may bring it"
+        if part.kind == "ImageFolder":
+            why = "its folders are not `train` and `val` side by side, as `imagefolder` has them"
         draft.leave(datasets, "the section datasets", why, "data")
     return rows
 
@@ -145,7 +149,7 @@ def _transform(at: At, rows: Rows, draft: Draft) -> None:
         draft.carry(at, "data: images are resized, cropped in the centre and scaled to 0 .. 1")
     elif name == "RandomCrop" and isinstance(kwargs.get("padding"), int):
         rows.keys.setdefault("augment", {})["shift"] = kwargs["padding"]
-        draft.carry(at, "data.augment.shift")
+        draft.carry(at, "data.augment.shift, of images that have this size")
     elif name == "RandomHorizontalFlip" and kwargs.get("p", 0.5) == 0.5:
         rows.keys.setdefault("augment", {})["flip"] = True
         draft.carry(at, "data.augment.flip")

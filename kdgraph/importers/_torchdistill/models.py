@@ -96,8 +96,8 @@ def _image_model(name: str, at: At, model: Model, draft: Draft) -> Network:
             draft.leave(hub, "a repository of torch.hub", "its code would have to be run")
             return _given(name, args_at, draft, classes)
         draft.carry(hub, f"the sources {family}/")
-        _arguments(args, model, draft)
         kind = kind_of(name) if family == "torchvision" else "image"
+        _arguments(args, model, draft, kind if family == "torchvision" else None)
         return Network(name, kind or "unknown", f"{family}/{name}", classes)
     if (cifar := _cifar_name(name, args)) is not None:
         _cifar_arguments(args, model, draft)
@@ -105,9 +105,7 @@ def _image_model(name: str, at: At, model: Model, draft: Draft) -> Network:
     kind = kind_of(name)
     if kind == "boxes" or kind is None:
         return _unknown(name, at, args_at, model, draft, classes, kind)
-    _arguments(args, model, draft)
-    if kind == "map" and "weights_backbone" not in args:
-        model.args.setdefault("weights_backbone", None)
+    _arguments(args, model, draft, kind)
     return Network(name, kind, f"torchvision/{name}", classes)
 
 
@@ -156,8 +154,8 @@ def _cifar_arguments(args: dict[str, At], model: Model, draft: Draft) -> None:
         model.remarks.append(draft.differs(args["pretrained"], "pretrained weights", why))
 
 
-def _arguments(args: dict[str, At], model: Model, draft: Draft) -> None:
-    """Arguments of torchvision or timm, and torchdistill's two ways to ask for weights."""
+def _arguments(args: dict[str, At], model: Model, draft: Draft, kind: str | None) -> None:
+    """Arguments of torchvision, and its two ways to ask for weights; of timm, without a kind."""
     for key, at in args.items():
         value = at.read()
         if at.is_empty or key == "progress":
@@ -165,10 +163,11 @@ def _arguments(args: dict[str, At], model: Model, draft: Draft) -> None:
         if key in ("weights", "weights_backbone") and isinstance(value, Opaque | str):
             name = value.name if isinstance(value, Opaque) else value
             model.args[key] = str(name).rpartition(".")[2]
-        elif key in ("pretrained", "pretrained_backbone") and isinstance(value, bool):
+        elif kind and key in ("pretrained", "pretrained_backbone") and isinstance(value, bool):
             new = key.replace("pretrained", "weights")
+            whole = kind == "map" and new == "weights"  # as torchvision reads the older word
             if value and new not in args:
-                model.args[new] = "IMAGENET1K_V1"
+                model.args[new] = "COCO_WITH_VOC_LABELS_V1" if whole else "IMAGENET1K_V1"
         elif _is_opaque(value):
             draft.leave(at, f"the argument {key}", f"only running {value} would tell it")
         else:

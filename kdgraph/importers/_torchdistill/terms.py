@@ -27,6 +27,7 @@ class Term:
         sides: teacher and student of its stage.
         batch_size: rows of a batch; None where it is not written.
         draft: what it goes into.
+        whole: whether it reads the models' whole outputs, and names no paths.
         made: names of the edges that it became.
         remarks: what stands above the first of them.
     """
@@ -40,6 +41,7 @@ class Term:
     sides: Sides
     batch_size: int | None
     draft: Draft
+    whole: bool = False
     made: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -83,6 +85,9 @@ class Term:
         """The place that the arguments ``path`` and ``io`` name; left out, the whole output."""
         at = self.get(path)
         if at is None:
+            if not self.whole:
+                why = f"{path} is not written; the model's output is meant here"
+                self.remarks.append(self.draft.differs(self.at, self.key, why))
             return self.side(role).place(".")
         return self.side(role).at(at, self.get(io) if io else None, default)
 
