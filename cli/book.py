@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdgraph.cli._options import compilation, format_option, out_option, spec_argument
+from kdgraph.cli._ranks import many_option, speaks, start_others
 from kdgraph.cli._show import console, dims, new_table, print_json
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def command() -> None:
     help="Processes that load samples.  [default: data.workers]",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@many_option
 @compilation
 @format_option
 def build(
@@ -52,6 +54,7 @@ def build(
     batch_size: int | None,
     workers: int | None,
     device: str,
+    devices: int | None,
     how: Mapping[str, Any],
     form: str,
 ) -> None:
@@ -59,23 +62,35 @@ def build(
 
     What is kept, and how, is said by the spec's `book` block; left out, whatever the losses read
     of frozen models. A build that was interrupted goes on with the same command, and shards that
-    are damaged are computed again. Under torchrun each process computes its share.
+    are damaged are computed again. With --devices, or under torchrun, each process computes its
+    share.
 
     \b
     Examples:
       kdgraph book build kd.yaml -o books/kd
       kdgraph book build kd.yaml -o books/kd --device cuda --batch-size 256 --workers 8
+      kdgraph book build kd.yaml -o books/kd --devices 4
       torchrun --nproc-per-node 4 -m kdgraph book build kd.yaml -o books/kd
     """
+    start_others(devices)
     from rich.console import Console
 
     from kdgraph.book.header import in_units
     from kdgraph.train import build_book
+    from kdgraph.train.launch import one_voice
 
-    console = Console(stderr=True)
-    built = build_book(
-        spec, out=out, batch_size=batch_size, workers=workers, device=device, console=console, **how
-    )
+    with one_voice():
+        built = build_book(
+            spec,
+            out=out,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            console=Console(stderr=True),
+            **how,
+        )
+    if not speaks():
+        return
     if form == "json":
         print_json(built.as_dict())
         return

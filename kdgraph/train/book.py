@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ from kdgraph.train.data.base import DataSet
 from kdgraph.train.derive import to_train
 from kdgraph.train.progress import Board
 from kdgraph.train.provenance import provenance
-from kdgraph.train.ranks import Place
+from kdgraph.train.ranks import Place, can_meet, joined, of_all, world
 from kdgraph.train.runner import check_training, with_weights
 from kdgraph.train.session import Setting
 from kdgraph.train.shards import Source, column_of, refuse_unblended
 from kdgraph.train.teacher import train_teachers
 
 TEACHERS = "teachers"  # the folder in a book for teachers that are trained for it
+_PATIENCE = timedelta(days=7)  # one process may have much more to do than another
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def build_book(
     """Runs the teachers' side of a spec over its training rows and keeps what it gives.
 
     What an earlier build of the same book left is kept, whatever ended it; shards that are
-    damaged are written again. Under ``torchrun`` each process computes its share.
+    damaged are written again. Under ``torchrun`` each process computes its share; teachers that
+    are to be trained first are trained by all of them together.
 
     Args:
         spec: a path, YAML text, a mapping of the same form, or a ``Spec``.
@@ -103,10 +107,22 @@ def build_book(
             holds another one.
     """
     checked = load_spec(spec, set=set) if not isinstance(spec, Spec) else spec
-    return prepare(
-        checked, _folder(out), Place.found(device), console, batch_size=batch_size,
-        workers=workers, device=device, trust=trust, without=without, also=also,
-    ).run()  # fmt: skip
+    place = Place.found(device)
+    with joined(place, _PATIENCE) if can_meet() else nullcontext():
+        built = prepare(
+            checked, _folder(out), place, console, batch_size=batch_size,
+            workers=workers, device=device, trust=trust, without=without, also=also,
+        ).run()  # fmt: skip
+        return _together(of_all(built))
+
+
+def _together(every: Sequence[Built]) -> Built:
+    """What all processes did that can talk to each other."""
+    removed = tuple(name for one in every for name in one.removed)
+    return replace(
+        every[0], computed=sum(one.computed for one in every), removed=removed,
+        finished=any(one.finished for one in every), seconds=max(one.seconds for one in every),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,9 +224,11 @@ def _teachers(
     """The weights of teachers that the spec trains first."""
     if not (names := to_train(spec)):
         return {}
-    if place.world > 1 and not all((folder / name / "run.json").exists() for name in names):
-        message = f"the teacher {names[0]!r} is still to be trained, which takes one process"
-        help = "run the same command without torchrun until it says the size of the book"
+    done = all((folder / name / "run.json").exists() for name in names)
+    if place.world > 1 and world() == 1 and not done:
+        message = f"the teacher {names[0]!r} is still to be trained, and these processes know not "
+        message += "of each other"
+        help = "start them by torchrun, or one alone until it says the size of the book"
         raise BookError.of("KD760", message, help=help)
     check_training(spec)
     try:

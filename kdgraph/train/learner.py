@@ -41,6 +41,7 @@ from kdgraph.train.ranks import of_rank, rank, world
 from kdgraph.train.report.watch import Watch
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Batch, Scorer
+from kdgraph.train.windows import Ahead, Weigher
 
 _KEEPING = ("freeze", "unfreeze")  # rebuild the graph, but what it computes is the same
 
@@ -80,6 +81,8 @@ class Learner(Scorer):
             step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
         self._whole: dict[str, nn.Module] = {}
+        self._ahead: Ahead | None = None
+        self._weigher = Weigher()
         self._first_iteration = 0
 
     def _plain_batches(self) -> Iterator[Batch]:
@@ -216,13 +219,15 @@ class Learner(Scorer):
             )
         return self.optimizer
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | Ahead:
         """What is left of the epoch under way."""
-        epoch = self.course.passed + self.epoch
-        return train_loader(
+        epoch, size = self.course.passed + self.epoch, self.settings.accumulate
+        loader = train_loader(
             self.splits.train, self.course.data, seed=self.seed, epoch=epoch, done=self.batch,
             share=(rank(), world()),
         )  # fmt: skip
+        self._ahead = Ahead(loader, size) if size > 1 else None
+        return self._ahead or loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All of the validation data, of which each process has a part."""
@@ -239,14 +244,20 @@ class Learner(Scorer):
             torch.manual_seed(seed_of(*place, *of_rank()))
         epoch = self.epoch + self.batch / self.course.batches
         self.distill.set_progress(epoch=epoch, iteration=self.iteration - self.course.begun)
+        size = self.settings.accumulate
+        if self._ahead is not None and index % size == 0:
+            batches = [
+                {name: one[name].to(self.device) for name in self.spec.batch}
+                for one in self._ahead.next_step()
+            ]
+            self._weigher.begin(self.distill, batches, size)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The compiled step."""
         out = self.distill(**{name: batch[name] for name in self.spec.batch})
         self.means.add(out.loss, out.losses)
         self.watch.saw_step(out, self.iteration, self._scale)
-        loss: Tensor = out.loss
-        return loss
+        return self._weigher(out.loss)
 
     def _scale(self) -> float:
         """What the loss is multiplied by in half precision."""
@@ -276,6 +287,7 @@ class Learner(Scorer):
         iteration = self._first_iteration + self.trainer.global_step
         if iteration == self.iteration:
             return  # gradients are still being accumulated
+        self._weigher.end()
         self.iteration = iteration
         settings = self.settings
         row = self.watch.after_step(iteration)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
 import torch
@@ -76,11 +77,20 @@ def _number(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
 
+def can_meet() -> bool:
+    """Whether the processes have been told where they find each other."""
+    return _STARTED in os.environ
+
+
 @contextmanager
-def joined(place: Place) -> Iterator[None]:
+def joined(place: Place, patience: timedelta | None = None) -> Iterator[None]:
     """Lets the processes of a job talk to each other while the block runs.
 
     Does nothing for a single process, or where they do already.
+
+    Args:
+        place: of this process.
+        patience: how long it waits for others; left out: as torch has it, some minutes.
 
     Raises:
         DataError: KD718 when nothing says where the others are.
@@ -88,13 +98,14 @@ def joined(place: Place) -> Iterator[None]:
     if place.world == 1 or distributed.is_initialized():
         yield
         return
-    if _STARTED not in os.environ:
+    if not can_meet():
         message = f"WORLD_SIZE says that there are {place.world} processes, but not where they are"
         raise DataError.of("KD718", message, help="start them by torchrun")
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if place.device.type == "cuda" else "gloo",
+        timeout=patience,
         device_id=place.device if place.device.type == "cuda" else None,
     )
     yield
