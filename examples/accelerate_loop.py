@@ -1,5 +1,5 @@
 """kdgraph under Accelerate: `python accelerate_loop.py`, or on two processes
-`accelerate launch --num-processes 2 accelerate_loop.py`."""
+`torchrun --nproc-per-node 2 accelerate_loop.py` (on GPUs `accelerate launch` does as well)."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from kdgraph.runtime.module import DistillModule
 class Distillation(LightningModule):
     """Trains a compiled step; a subclass brings its optimisers and, if it likes, its data.
 
-    It moves the schedules before each batch, calls the step where Lightning looks for gradients
-    (inside the wrapper of DDP), and logs the total as ``loss`` and each edge as ``losses/NAME``.
-    Values of edges are those of the whole batch on each rank already, so nothing is reduced.
+    It moves the schedules before each step of the optimiser, calls the step inside the wrapper of
+    DDP, and logs the total as ``loss`` and each edge as ``losses/NAME``. Values of edges are those
+    of the whole batch on each rank already, so nothing is reduced.
 
     Lightning divides the losses of ``accumulate_grad_batches`` batches by their number and
     fetches them one after the other. That is the loss of one large batch where each has the same
@@ -31,7 +31,9 @@ class Distillation(LightningModule):
         self.distill = step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Moves the schedules to the place of this batch."""
+        """Moves the schedules, but not within a step of the optimiser."""
+        if batch_idx % self.trainer.accumulate_grad_batches:
+            return
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         self.distill.set_progress(epoch=epoch, iteration=self.global_step)
 

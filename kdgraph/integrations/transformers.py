@@ -110,8 +110,11 @@ class Distillation(Trainer):
                 self.processing_class.save_pretrained(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Of tied parameters, which safetensors refuses, one."""
-        state = self.model.state_dict() if state_dict is None else state_dict
-        places = {(v.data_ptr(), v.shape): n for n, v in reversed(state.items())}
-        kept = set(places.values())
-        super()._save(output_dir, {n: v for n, v in state.items() if n in kept or not v.numel()})
+        """Tied parameters as copies: safetensors refuses to write one memory twice."""
+        state = dict(self.model.state_dict() if state_dict is None else state_dict)
+        memory: set[int] = set()
+        for name, value in state.items():
+            place = value.untyped_storage().data_ptr()
+            state[name] = value.clone() if place in memory else value
+            memory.add(place)
+        super()._save(output_dir, state)
