@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from kdgraph.errors import BookError
 
 Kept = Literal["float32", "float16", "int8", "int64", "int32", "bool"]
 _PIECE, _LARGE = 1 << 14, 1 << 20  # numbers; torch shares out what has more than 1 << 15
+_MOST = 1 << 40  # numbers of one sample
+_NAME = re.compile(r"\w+(\.\w+)?", re.ASCII)
 _EXACT = ("int64", "int32", "bool")
 
 
@@ -87,8 +90,25 @@ class Column:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Self:
-        """From the header of a book."""
-        return cls(**{**found, "shape": tuple(found["shape"])})
+        """From the header of a book, which may be anybody's.
+
+        Raises:
+            ValueError: it is no column that could have been written.
+            KeyError, TypeError: likewise.
+        """
+        made = cls(**{**found, "shape": tuple(found["shape"])})
+        if not _NAME.fullmatch(made.name) or made.form not in ("dense", "top_k"):
+            raise ValueError("no name or form of a column")
+        if made.dtype not in get_args(Kept) or not all(_whole(s, 0) for s in made.shape):
+            raise ValueError("no type or shape of a column")
+        if math.prod(max(s, 1) for s in made.shape) > _MOST:
+            raise ValueError("a sample of too many numbers")
+        if made.form == "dense" and made.k is None:
+            return made
+        kept = made.dtype in ("float32", "float16") and bool(made.shape)
+        if made.form == "dense" or not kept or not _whole(made.k, 1, made.shape[-1]):
+            raise ValueError("no number of classes")
+        return made
 
     def encode(self, values: Tensor) -> dict[str, Tensor]:
         """What is kept of a batch.
@@ -152,6 +172,10 @@ class Column:
             raise BookError.of("KD768", f"{message}, more than {self.dtype} holds",
                                help="keep it as float32")  # fmt: skip
         return narrow
+
+
+def _whole(value: object, least: int, most: int = _MOST) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def widened(kept: Tensor, dtype: torch.dtype) -> Tensor:

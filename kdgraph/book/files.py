@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kdgraph.book.header import checksum
 from kdgraph.errors import BookError
 
 if sys.platform != "win32":
@@ -79,8 +80,11 @@ def sound(path: Path, expected: str) -> bool:
         BookError: KD762 when it cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe may never end
+            return False
         with path.open("rb") as file:
-            return checksum(file.read()) == expected
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+        return digest.hexdigest() == expected
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from kdgraph.errors import BookError, Diagnostic
 HEADER, SHARDS, FOLDER = "book.json", "shards.json", "shards"
 _VERSION = 1
 NONE = "none"  # of a fingerprint: a field that is not to be there
+MAX_SHARDS = 1 << 18  # of a book that is read; 16 TB where each has as much as it may
+_LONGEST = 4 << 20  # bytes of the header
 _BYTES, _ROWS = 64 << 20, 4096  # what a shard holds at most: a kill costs no more than one
 
 
@@ -97,6 +100,19 @@ class Header:
             **{key: getattr(self, key) for key in ("rows", "views", "batch", "shard_rows")},
         }
 
+    def _can_be(self) -> bool:
+        """Whether numbers and texts are what they should be, whoever wrote them."""
+        numbers = (self.rows, self.views, self.batch, self.shard_rows)
+        if not all(type(n) is int and 0 < n < 1 << 40 for n in numbers):
+            return False
+        texts = [t for pair in self.fingerprint.items() for t in pair]
+        names = {column.name for column in self.columns}
+        return (
+            all(isinstance(t, str) for t in texts)
+            and 0 < len(names) == len(self.columns)
+            and self.views * self.shards_per_view <= MAX_SHARDS
+        )
+
     def text(self) -> bytes:
         """The file."""
         content = {**self._content(), "checksum": self.mark}
@@ -111,7 +127,7 @@ class Header:
         """
         path = folder / HEADER
         try:
-            text = path.read_bytes()
+            text = small(path, _LONGEST)
         except OSError as error:
             raise BookError.of(
                 "KD761", f"there is no book in {str(folder)!r}: {error.strerror or error}",
@@ -125,8 +141,8 @@ class Header:
             columns = tuple(Column.of(c) for c in said["columns"])
             keys = ("fingerprint", "rows", "views", "batch", "shard_rows")
             found = cls(columns, *(said[key] for key in keys))
-            sound = found.mark == said["checksum"]
-        except (ValueError, KeyError, TypeError):
+            sound = found._can_be() and found.mark == said["checksum"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             sound = False
         if not sound:
             message = f"the header {str(path)!r} is damaged"
@@ -174,6 +190,21 @@ def differing(have: Mapping[str, str], want: Mapping[str, str], whose: str) -> l
         for field in want
         if have.get(field, NONE) != want[field]
     ]
+
+
+def small(path: Path, most: int) -> bytes:
+    """A whole file that has no more than so many bytes.
+
+    Raises:
+        OSError: it has more, or is none that ends: a device, a pipe.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(f"it has more than {most:,} bytes")
+    return data
 
 
 def checksum(data: bytes | bytearray | memoryview) -> str:

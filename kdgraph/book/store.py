@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kdgraph.book.files import sound
 from kdgraph.book.header import FOLDER, Header, differing
 from kdgraph.book.remote import local
-from kdgraph.book.writer import read_list
+from kdgraph.book.writer import FOREIGN, File, fault, read_list
 from kdgraph.errors import BookError
 
 Array = NDArray[Any]
@@ -128,8 +127,11 @@ class Book:
         if number in self._sound:
             return
         name = self._names[number]
-        if not sound(self.path / FOLDER / name, Path(name).stem.rpartition("-")[2]):
-            message = f"{self._told(name)} is damaged: its content is not what was written"
+        file = File(number, name, Path(name).stem.rpartition("-")[2])
+        if (why := fault(self.path, self.header, file)) is not None:
+            message = f"{self._told(name)} is damaged: {why}"
+            if why == FOREIGN:
+                message = f"{self._told(name)} is of another book"
             raise BookError.of("KD762", message, help=_AGAIN)
         self._sound.add(number)
 

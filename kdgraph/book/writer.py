@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kdgraph.book.files import cannot, locked, put, sound, sweep
-from kdgraph.book.header import FOLDER, HEADER, SHARDS, Header, Shard, checksum
+from kdgraph.book.header import FOLDER, HEADER, SHARDS, Header, Shard, checksum, small
 from kdgraph.errors import BookError
 
-_FOREIGN = "it is of another book"
+_LONGEST = 32 << 20  # bytes of the list of shards
+FOREIGN = "it is of another book"
 _NAME = re.compile(r"(\d{5,})-([0-9a-f]{32})\.safetensors")
 
 
@@ -153,7 +154,7 @@ class Writer:
     def _refuse_others(self, error: BookError) -> None:
         """Refuses a folder that has sound shards of another book, or of another version of one."""
         for file in files(self.path):
-            if fault(self.path, self.header, file) == _FOREIGN:
+            if fault(self.path, self.header, file) == FOREIGN:
                 said = error.diagnostics[0].message
                 message = f"{said}, and the shard {file.name!r} beside it is of another book"
                 help = "build in another folder, or remove this one"
@@ -195,21 +196,53 @@ def fault(path: Path, header: Header, file: File) -> str | None:
     try:
         with safe_open(place, "pt") as content:
             mark = (content.metadata() or {}).get("kdgraph")
+            if mark != f"{header.mark} {file.number}":
+                return FOREIGN
+            # by way of torch: what safetensors gives NumPy is a copy
+            return _unlike(header, file.number, content.get_tensor, content.keys())
     except (SafetensorError, OSError) as error:
         return str(error)
-    return None if mark == f"{header.mark} {file.number}" else _FOREIGN
+
+
+def _unlike(
+    header: Header, number: int, get: Callable[[str], Tensor], names: Collection[str]
+) -> str | None:
+    """In what the tensors of a shard are not those of its header, if in anything.
+
+    A checksum is no signature: whoever made the book made that, too.
+    """
+    start, stop = (number % header.shards_per_view) * header.shard_rows, header.rows
+    rows = min(header.shard_rows, stop - start)
+    for column in header.columns:
+        for name, (shape, dtype) in column.parts.items():
+            if name not in names:
+                return f"it has no {name!r}"
+            value = get(name)
+            if tuple(value.shape) != (rows, *shape) or value.dtype != dtype:
+                return f"its {name!r} is {list(value.shape)} of {value.dtype}"
+            if value.is_floating_point() and not value.sum(dtype=torch.float64).isfinite():
+                return f"its {name!r} has values that are not finite"
+            if name.endswith(".ids") and value.numel():
+                least, most = value.aminmax()
+                if column.form == "top_k" and (least < 0 or most >= column.shape[-1]):
+                    return f"its {name!r} has classes that there are not"
+    return None
 
 
 def read_list(path: Path, header: Header) -> list[tuple[str, int]] | None:
     """Names and sizes of the shards of a finished book; None where there is no sound list."""
     try:
-        content = json.loads((path / SHARDS).read_bytes())
+        content = json.loads(small(path / SHARDS, _LONGEST))
         said = content.pop("checksum")
         if said != checksum(json.dumps(content).encode()) or content["book"] != header.mark:
             return None
-        return [(str(name), int(size)) for name, size in content["shards"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = [(str(name), int(size)) for name, size in content["shards"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    # names are joined to a folder, and of what is fetched they say where it is put
+    matches = [_NAME.fullmatch(name) for name, _ in listed]
+    numbers = [int(match[1]) if match else -1 for match in matches]
+    return listed if numbers == [shard.number for shard in header.shards()] else None
 
 
 def joined(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

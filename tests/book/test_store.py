@@ -186,7 +186,7 @@ def test_what_was_compared_is_not_compared_again(
     book = Book.open(whole)
     book.check_content()
     sent = pickle.loads(pickle.dumps(book))
-    monkeypatch.setattr("kdgraph.book.store.sound", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr("kdgraph.book.store.fault", lambda *_: pytest.fail("compared again"))
     assert same(sent.rows(torch.arange(23), 1), expected(1, torch.arange(23)))
 
 
