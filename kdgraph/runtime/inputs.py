@@ -13,12 +13,20 @@ from kdgraph.spec.language import BatchEntry, Spec
 from kdgraph.spec.shapes import show
 
 
-def check_batch(spec: Spec, batch: Mapping[str, Tensor]) -> None:
-    """Checks names, shapes and types of a batch against the spec.
+def check_batch(
+    spec: Spec, batch: Mapping[str, Tensor], beside: torch.device | None = None
+) -> None:
+    """Checks names, shapes, types and places of a batch against the spec.
+
+    Args:
+        spec: says what a batch holds.
+        batch: entry to tensor.
+        beside: where the models are, if that is one kind of device.
 
     Raises:
-        InputError: KD701 missing, KD702 unknown, KD703 not a tensor or wrong type,
-            KD704 wrong shape; each names the entry and its line in the spec.
+        InputError: KD701 missing, KD702 unknown, KD703 not a dense tensor or wrong type,
+            KD704 wrong shape or empty, KD709 on another kind of device; each names the entry and
+            its line in the spec.
     """
     for name in spec.batch:
         if name not in batch:
@@ -38,6 +46,13 @@ def check_batch(spec: Spec, batch: Mapping[str, Tensor]) -> None:
     letters: dict[str, tuple[int, str]] = {}
     for name, entry in spec.batch.items():
         _check_entry(name, entry, batch[name], spec, letters)
+        if beside is not None and (at := batch[name].device).type != beside.type:
+            raise InputError.of(
+                "KD709",
+                f"batch entry {name!r} is on {str(at)!r}, the models are on {str(beside)!r}",
+                span=spec.span("batch", name),
+                help=f"move it: batch[{name!r}].to({str(beside)!r})",
+            )
 
 
 def _check_entry(
@@ -49,6 +64,10 @@ def _check_entry(
         raise InputError.of(
             "KD703", f"batch entry {name!r} must be a tensor, not {kind}", span=span
         )
+    if value.is_nested or value.layout != torch.strided:
+        form = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        message = f"batch entry {name!r} must be a dense tensor, not a {form} one"
+        raise InputError.of("KD703", message, span=span)
     wanted: torch.dtype = getattr(torch, entry.dtype)
     # any floating type will do for a floating entry: the trainer chooses the precision
     if value.dtype != wanted and not (wanted.is_floating_point and value.dtype.is_floating_point):
@@ -67,6 +86,9 @@ def _check_entry(
         raise InputError.of(
             "KD704", f"batch entry {name!r} must have shape {form}, not {show(shape)}", span=span
         )
+    if 0 in shape:  # every mean over it would be nan
+        message = f"batch entry {name!r} is empty: {show(shape)}"
+        raise InputError.of("KD704", message, span=span, help="leave empty batches out")
     for letter, size in zip(entry.shape, shape, strict=True):
         if isinstance(letter, str):
             before, where = letters.setdefault(letter, (size, name))

@@ -127,7 +127,7 @@ class DistillModule(nn.Module):
         if unnamed:
             form = ", ".join(f"{name}=..." for name in self.spec.batch)
             raise InputError.of("KD702", f"a batch is given by name: step({form})")
-        check_batch(self.spec, batch)
+        check_batch(self.spec, batch, self._place())
         self._sources.check(self.spec)
         if self.check_values:
             check_values(self.spec, batch)
@@ -138,6 +138,11 @@ class DistillModule(nn.Module):
         if self.check_values:
             check_finite(self.spec, step.loss, step.losses, step.outputs)
         return step
+
+    def _place(self) -> torch.device | None:
+        """Where it is; of shards, which may wait elsewhere than they are used, that is not said."""
+        first = next(self.parameters(), None)
+        return None if first is None or hasattr(first, "full_tensor") else first.device
 
     def _run(self, batch: Mapping[str, Tensor]) -> StepOutput:
         out = self._programs[self._mode()](**batch)
