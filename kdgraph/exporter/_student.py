@@ -23,6 +23,7 @@ from kdgraph.models.load import build_skeleton
 from kdgraph.models.weights import load_weights
 from kdgraph.networks import build_networks
 from kdgraph.runtime.module import DistillModule
+from kdgraph.runtime.parts import has_parts, module_state
 from kdgraph.runtime.stages import Stages
 from kdgraph.spec.language import Spec
 
@@ -81,10 +82,10 @@ def find_weights(checkpoint: Path) -> Path:
     Raises:
         ModelError: KD415 where there is none.
     """
-    if checkpoint.is_file():
+    if checkpoint.is_file() or has_parts(checkpoint):
         return checkpoint
     for name in _IN_A_RUN:
-        if (found := checkpoint / name).is_file():
+        if (found := checkpoint / name).is_file() or has_parts(found):
             return found
     raise ModelError.of("KD415", f"{checkpoint} holds none of {', '.join(_IN_A_RUN)}")
 
@@ -118,6 +119,8 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
 
 def _read(path: Path) -> Any:
     try:
+        if has_parts(path):
+            return module_state(path)
         return torch.load(bounded(path), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader raise anything
         said = f"{type(error).__name__}: {error}".partition("\n")[0]

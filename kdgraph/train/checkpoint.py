@@ -16,19 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from kdgraph.models.bounded import bounded
+from kdgraph.runtime.parts import MODULE, PROGRESS, fill, forms, has_parts, module_state, write_part
 from kdgraph.train.ranks import meet, world, writes
 
-PROGRESS = "progress.pt"
+_MOMENTS = "optimizer/"
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -62,10 +56,7 @@ def _write_folder(folder: Path, state: Mapping[str, Any]) -> None:
     meet()
     tensors, rest = _parted(state)
     try:
-        save(
-            tensors,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        )
+        write_part(folder, tensors)
     except CheckpointException as error:
         failed = next(iter(error.failures.values()))[0]
         raise (failed if isinstance(failed, OSError) else error) from None
@@ -75,12 +66,12 @@ def _write_folder(folder: Path, state: Mapping[str, Any]) -> None:
 
 def _parted(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of the module and the optimiser by name, and everything else."""
-    tensors = {f"distill/{name}": value for name, value in state["distill"].items()}
+    tensors = {f"{MODULE}{name}": value for name, value in state["distill"].items()}
     optimizer, left = state["optimizer"], {}
     for name, at in _indices(optimizer):
         values = optimizer["state"].get(at, {})
         mine = {key: value for key, value in values.items() if isinstance(value, Tensor)}
-        tensors |= {f"optimizer/{name}/{key}": value for key, value in mine.items()}
+        tensors |= {f"{_MOMENTS}{name}/{key}": value for key, value in mine.items()}
         left[at] = {key: value for key, value in values.items() if key not in mine}
     seen: set[int] = set()
     for name, value in tensors.items():
@@ -90,7 +81,8 @@ def _parted(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]
             tensors[name] = value.clone()
         seen.add(address)
     rest = {key: value for key, value in state.items() if key != "distill"}
-    return tensors, {**rest, "optimizer": {**optimizer, "state": left}}
+    shapes = {name: list(value.shape) for name, value in tensors.items()}
+    return tensors, {**rest, "optimizer": {**optimizer, "state": left}, "tensors": shapes}
 
 
 def _indices(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -146,15 +138,18 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint of any number of processes, on the CPU.
 
     A folder gives the optimiser without its tensors, which ``with_tensors`` adds.
+
+    Raises:
+        ValueError: where a process's part is missing from a folder; what a reader raises.
     """
-    if not path.is_dir():
+    if not has_parts(path):
         found: dict[str, Any] = torch.load(bounded(path), map_location="cpu", weights_only=True)
         return found
-    forms = _forms(path, "distill/")
-    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in forms.items()}
-    _load(tensors, path, alone=True)
-    distill = {name.removeprefix("distill/"): value for name, value in tensors.items()}
-    return {**progress(path), "distill": distill, "folder": str(path)}
+    rest = progress(path)
+    there = {name: list(size) for name, (size, _) in forms(path, "").items()}
+    if there != rest.pop("tensors"):
+        raise ValueError("not all parts are there that its processes have written")
+    return {**rest, "distill": module_state(path), "folder": str(path)}
 
 
 def with_tensors(
@@ -171,31 +166,15 @@ def with_tensors(
     """
     index = dict(_indices(optimizer))
     tensors: dict[str, Tensor] = {}
-    for name, (size, dtype) in _forms(folder, "optimizer/").items():
+    for name, (size, dtype) in forms(folder, _MOMENTS).items():
         owner = parameters[name.split("/")[1]]
         if isinstance(owner, DTensor) and owner.shape == size:
             tensors[name] = torch.zeros_like(owner.detach(), dtype=dtype)
         else:
             tensors[name] = torch.empty(size, dtype=dtype)
-    _load(tensors, folder, alone=world() == 1)
+    fill(tensors, folder, alone=world() == 1)
     state = {at: dict(values) for at, values in optimizer["state"].items()}
     for name, value in tensors.items():
         _, owner_name, key = name.split("/")
         state[index[owner_name]][key] = value
     return {**optimizer, "state": {at: values for at, values in state.items() if values}}
-
-
-def _forms(folder: Path, prefix: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Size and type of the tensors in a folder whose names begin so."""
-    said = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {
-        name: (form.size, form.properties.dtype)
-        for name, form in said.items()
-        if name.startswith(prefix) and isinstance(form, TensorStorageMetadata)
-    }
-
-
-def _load(tensors: dict[str, Tensor], folder: Path, *, alone: bool) -> None:
-    """Fills tensors with what a folder has of them, whoever wrote which part."""
-    if tensors:
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)

@@ -174,6 +174,12 @@ def _fit(name: str, learner: Learner, keeper: Keeper, follow: Follow, setting: S
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             raise
+        except RuntimeError as error:
+            if "finished reduction in the prior iteration" not in str(error):
+                raise
+            message = "a step leaves out parameters that the first one used (LayerDrop?), which "
+            message += "several processes cannot follow"
+            raise DataError.of("KD718", message, help="train without that") from error
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kdgraph import KDGraphError, train
-from kdgraph.train import checkpoint, launch
+from kdgraph.train import build_book, checkpoint, launch
 from kdgraph.train.keep import Keeper
 from kdgraph.train.ranks import Place, joined, meet, rank
 
@@ -64,6 +64,9 @@ def _where(fatal: Any, real: Any) -> Any:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """What one job found, or how it ended."""
+    if job.pop("book", False):
+        built = build_book(**job, trust=["several_nets"], device="cpu")
+        return {"computed": built.computed, "finished": built.finished}
     revive = dies(job.pop("dies")) if "dies" in job else lambda: None
     try:
         found = train.run(**job, trust=["several_nets"], device="cpu")

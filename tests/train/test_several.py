@@ -17,8 +17,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import kdgraph
 from kdgraph import train
+from kdgraph.errors import DataError
 from kdgraph.train import checkpoint
+from tests.book.small import content
 
 NETS = """
 from torch import nn
@@ -116,6 +119,7 @@ def alone(spec: dict[str, Any], out: Path, **how: Any) -> dict[str, Any]:
 
 
 SMALL_END = changed(SPEC, data={"batch_size": 257, "limit": 60})  # validation ends with one row
+BOOK = changed(SPEC, train={"teacher": {"epochs": 1}}, data={"augment": None})
 BEST = changed(SPEC, train={"keep": "best"})
 
 
@@ -152,6 +156,7 @@ def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     how["before"]["dies"], how["between"]["dies"] = "before", "between"
     for place in ("before", "between"):
         how[f"{place}, resumed"] = {"spec": SPEC, "out": out[place], "resume": True}
+    how["book"] = {"spec": BOOK, "out": str(folder / "two/book"), "book": True}
     return together(2, folder, how)
 
 
@@ -262,6 +267,30 @@ def test_four_go_on_where_two_stopped(folder: Path, one: Any, two: Any) -> None:
     for name in jobs:
         check_close(folder, f"four/{name}", "one/whole")
         check_figures(four, name, one["whole"])
+
+
+def test_a_book_of_two_is_that_of_one(folder: Path, two: Any, tmp_path: Path) -> None:
+    """Its teacher is trained by both."""
+    shutil.copytree(folder / "two/book/teachers", tmp_path / "teachers")
+    done = train.build_book(BOOK, out=tmp_path, trust=["several_nets"], device="cpu")
+    assert all(found["book"] == {"computed": done.computed, "finished": True} for found in two)
+    assert done.computed == 100
+    assert content(folder / "two/book") == content(tmp_path)
+
+
+def test_a_folder_that_lacks_a_part_is_refused(folder: Path, two: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(folder / "two/half_sharded", tmp_path / "run"))
+    min(run.rglob("last.ckpt/*.safetensors")).unlink()
+    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* not all parts"):
+        alone(SPEC, run, resume=True)
+
+
+def test_an_unfinished_run_is_exported(folder: Path, two: Any, tmp_path: Path) -> None:
+    run = folder / "two/half_sharded/distilled/seed-0"
+    spec, out = kdgraph.load_spec(SPEC), tmp_path / "student.safetensors"
+    kdgraph.export(spec, run / "last.ckpt", out, trust=["several_nets"])
+    wanted = load_file(run / "weights.safetensors")
+    torch.testing.assert_close(load_file(out), wanted, rtol=0, atol=0)
 
 
 def test_what_a_folder_holds_is_read_without_processes(folder: Path, two: Any) -> None:
