@@ -61,7 +61,8 @@ def fsp(term: Term) -> None:
         "it adds up the norms of the columns of the difference; `fsp` is the mean of its squares, "
         "as in the paper, so another weight suits it"
     )
-    for name, pair in at.items():
+    written = at.items()
+    for name, pair in written:
         refs = {}
         for role in ("student", "teacher"):
             for end, key in (("first", role), ("second", f"{role}_to")):
@@ -70,7 +71,7 @@ def fsp(term: Term) -> None:
                 refs[key] = term.bare(place)
         factor = pair.get("weight", "factor")
         number = factor.number() if factor is not None else 1.0
-        term.edge("fsp", refs, weight=number, part=name if len(at.items()) > 1 else "")
+        term.edge("fsp", refs, weight=number, part=name if len(written) > 1 else "")
 
 
 def _outputs(term: Term, what: str) -> tuple[Place, Place]:

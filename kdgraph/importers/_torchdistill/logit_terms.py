@@ -114,8 +114,9 @@ def _wrapped(term: Term) -> list[tuple[str, str, str | None, float]]:
     found = []
     model, text = student.partition(".")[0], term.draft.text(student)
     root = text.removesuffix(".out") if text == "output.out" else text
-    for key, factor in weights.items():
-        part = key if len(weights.items()) > 1 else ""
+    written = weights.items()
+    for key, factor in written:
+        part = key if len(written) > 1 else ""
         found.append((part, term.draft.tap(model, f"{root}.{key}"), ref, float(factor.number())))
     return found
 

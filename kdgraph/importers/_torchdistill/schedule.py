@@ -8,7 +8,10 @@ from kdgraph.importers._draft import Draft, Line
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.data import Rows
 from kdgraph.importers._torchdistill.stages import Stage
+from kdgraph.importers._torchdistill.terms import refused
 from kdgraph.importers._write import flow
+from kdgraph.importers.base import Left
+from kdgraph.spec.data import DATA
 
 
 def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> None:
@@ -24,9 +27,13 @@ def write_training(stages: list[Stage], train: At, rows: Rows, draft: Draft) -> 
     loading = {key: value for key, value in loading.items() if value is not None}
     if draft.data is not None:
         draft.data.value |= loading
+        if (refusal := refused(DATA, draft.data.value)) is not None:
+            draft.missing.setdefault("data", []).append(f"data is left out: {refusal}")
+            draft.left.append(Left("datasets", "the block data", refusal))
+            draft.data = None
     else:  # what a block by hand would say beside the data set
-        told = flow({"use": "...", **rows.keys, **loading})
-        draft.missing.setdefault("data", []).append(f"data: {told}")
+        sketch = flow({"use": "...", **rows.keys, **loading})
+        draft.missing.setdefault("data", []).append(f"data: {sketch}")
     frozen = any(_frozen(s) for s in kept)
     if len(kept) > 1 or frozen:
         for index, stage in enumerate(kept):

@@ -170,6 +170,8 @@ def _optimisation(stage: Stage, before: Stage | None, draft: Draft) -> None:
             found = optimizer.get(theirs) or at.get(theirs)
             if found is not None:
                 value = found.count() if ours == "accumulate" else found.number()
+                if value <= 0:
+                    raise found.wrong("a number above 0", value)
                 stage.train[ours] = value
                 draft.carry(found, f"train.{ours}")
     elif before is not None:

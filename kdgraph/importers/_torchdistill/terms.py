@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from kdgraph.importers._draft import Cannot, Draft
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.sides import Io, Place, Side
+from kdgraph.registry import Registry
+from kdgraph.spec.entry import LOSSES
 
 Sides = dict[str, Side]
 
@@ -118,9 +122,15 @@ class Term:
     def edge(
         self, use: str, sides: dict[str, str], *, weight: float = 1.0, part: str = "", **more: Any
     ) -> None:
-        """Adds an edge that counts ``weight`` times what the term does; None means a default."""
+        """Adds an edge that counts ``weight`` times what the term does; None means a default.
+
+        Raises:
+            Cannot: the edge does not take one of the values.
+        """
         value = {"use": use, **sides, **{k: v for k, v in more.items() if v is not None}}
         value["weight"] = tidy(self.weight * weight)
+        if (why := refused(LOSSES, value)) is not None:
+            raise Cannot(why)
         name = f"{self.name}_{part}" if part else self.name
         self.made.append(self.draft.edge(name, value, self.remarks))
         self.remarks = []
@@ -135,13 +145,14 @@ class Term:
         if at is None:
             raise Cannot(f"it has no {name}")
         found = []
-        for key, pair in at.items():
+        written = at.items()
+        for key, pair in written:
             places = []
             for role in ("student", "teacher"):
                 half = pair.need(role)
                 places.append(self.side(role).at(half.need("path"), half.get("io")))
             factor = pair.get("weight", "factor")
-            part = key if len(at.items()) > 1 else ""
+            part = key if len(written) > 1 else ""
             number = factor.number() if factor is not None else 1.0
             found.append((part, places[0], places[1], number))
         return found
@@ -151,6 +162,17 @@ def tidy(number: float) -> float | int:
     """A product without the dust of floating point; whole numbers without a point."""
     found = float(f"{number:.12g}")
     return int(found) if found.is_integer() and abs(found) < 1e15 else found
+
+
+def refused(registry: Registry[Any], value: dict[str, Any]) -> str | None:
+    """Why an entry of the vocabulary does not take a value; None where it does."""
+    try:
+        registry.get(value["use"]).model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{value['use']} does not take {where or 'this'}: {first['input']!r:.60}"
+    return None
 
 
 Write = Callable[[Term], None]
