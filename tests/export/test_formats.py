@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, load_model
@@ -18,8 +18,6 @@ from kdgraph.exporter import onnx as onnx_format
 from kdgraph.models._lora import add_lora
 from kdgraph.models.load import build_model
 from kdgraph.spec.adapted import LoraSpec
-
-pytest.importorskip("onnxscript")
 
 
 def spec(batch: dict[str, Any], inputs: Any = None, **student: Any) -> dict[str, Any]:
@@ -70,6 +68,13 @@ SEVERAL = spec(
 NAMES = ["logits", "states.0", "states.1"]
 
 
+def session(path: Path) -> Any:
+    return pytest.importorskip("onnxruntime").InferenceSession(path)
+
+
+needs_onnx = pytest.mark.skipif(not find_spec("onnxscript"), reason="needs onnxscript")
+
+
 @pytest.fixture(scope="module")
 def several() -> Several:
     torch.manual_seed(0)
@@ -105,6 +110,7 @@ def test_a_program_takes_arguments_by_name_and_gives_plain_containers(
     torch.testing.assert_close(result["logits"], several(**given)["logits"])
 
 
+@needs_onnx
 def test_onnx_has_names_letters_and_weights_beside_it(
     several: Several, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,16 +121,17 @@ def test_onnx_has_names_letters_and_weights_beside_it(
     sizes = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
     assert sizes.keys() == {"s.onnx", "s.onnx.data"}
     assert told.bytes == sum(sizes.values())
-    session = onnxruntime.InferenceSession(path)
-    inputs = {value.name: value.shape for value in session.get_inputs()}
+    found = session(path)
+    inputs = {value.name: value.shape for value in found.get_inputs()}
     assert inputs == {"tokens": ["B", "L"], "keep": ["B", "L"], "shift": ["B", 4]}
-    assert [value.name for value in session.get_outputs()] == NAMES
-    assert session.get_outputs()[0].shape == ["B", "L", 3]
+    assert [value.name for value in found.get_outputs()] == NAMES
+    assert found.get_outputs()[0].shape == ["B", "L", 3]
 
 
 TEXT = {"shape": ["B", "L"], "dtype": "int64"}
 
 
+@needs_onnx
 def test_a_language_model_in_onnx(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     args = {
@@ -132,16 +139,16 @@ def test_a_language_model_in_onnx(tmp_path: Path) -> None:
         "num_attention_heads": 2, "vocab_size": 11, "intermediate_size": 8,
         "max_position_embeddings": 24,
     }  # fmt: skip
-    given = {"input_ids": "text", "attention_mask": "keep"}
-    bert = spec({"text": TEXT, "keep": TEXT}, given, source="hf/bert", args=args)
+    named = {"input_ids": "text", "attention_mask": "keep"}
+    bert = spec({"text": TEXT, "keep": TEXT}, named, source="hf/bert", args=args)
     student = build_model("hf/bert", args)
     told = kdgraph.export(bert, student, tmp_path / "bert.onnx")
     assert told.most == {"L": 24}  # its table of positions
     assert [(v.name, v.shape) for v in told.outputs] == [("logits", ("B", 2))]
-    session = onnxruntime.InferenceSession(tmp_path / "bert.onnx")
     tokens = torch.tensor([[1, 2, 10, 0, 0]])
     keep = torch.tensor([[1, 1, 1, 0, 0]])
-    found = session.run(None, {"input_ids": tokens.numpy(), "attention_mask": keep.numpy()})[0]
+    given = {"input_ids": tokens.numpy(), "attention_mask": keep.numpy()}
+    found = session(tmp_path / "bert.onnx").run(None, given)[0]
     with torch.no_grad():
         expected = student.eval()(input_ids=tokens, attention_mask=keep).logits
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
@@ -255,6 +262,7 @@ def test_suffixes_and_folders(tmp_path: Path) -> None:
         kdgraph.export(spec(ROWS), tmp_path / "nowhere", tmp_path / "s.pt2")
 
 
+@needs_onnx
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"KD414.*onnxruntime") as caught:
