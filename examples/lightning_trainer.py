@@ -39,6 +39,7 @@ def main() -> None:
         use_distributed_sampler=False,
         log_every_n_steps=4,
         enable_checkpointing=False,
+        default_root_dir="runs/lightning",
     )
     before = accuracy(step.student)
     trainer.fit(Digits(step))

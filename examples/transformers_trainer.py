@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 
 import torch
 from digits import SPEC, accuracy, images, loader, named, pair
@@ -33,7 +32,7 @@ def main() -> None:
     trainer = DigitsTrainer(
         model=step,
         args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(),
+            output_dir="runs/transformers",
             num_train_epochs=args.epochs,
             max_steps=args.steps,
             per_device_train_batch_size=64 // int(os.environ.get("WORLD_SIZE", 1)),

@@ -10,7 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Trainer
 
+from kdgraph.capture.taps import parse_tap
+from kdgraph.errors import InputError
 from kdgraph.runtime.module import DistillModule, StepOutput
+from kdgraph.spec.language import Spec
 
 
 class Distillation(Trainer):
@@ -24,19 +27,32 @@ class Distillation(Trainer):
 
     Over ``gradient_accumulation_steps`` batches the loss is that of one large batch, however
     many rows count in each (``DistillModule.window``).
+
+    Raises:
+        InputError: KD734 where the model is no compiled step, or one process drives several GPUs.
     """
 
     model: DistillModule
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        spec = self.model.spec
+        given: Any = self.model
+        if not isinstance(given, DistillModule):
+            kind = type(given).__name__
+            raise InputError.of("KD734", f"the model must be a compiled step, not {kind}")
+        if self.args.n_gpu > 1:
+            raise InputError.of(
+                "KD734",
+                f"one process drives {self.args.n_gpu} GPUs, and steps do not run in DataParallel",
+                help="start a process for each: torchrun --nproc-per-node N",
+            )
+        spec = given.spec
         # forward takes **batch, by which Trainer would take it for a model that divides its loss
         # by num_items_in_batch, and find neither columns nor labels
         self.model_accepts_loss_kwargs = False
         self._signature_columns: Any = list(spec.batch)
         if self.args.label_names is None:
-            self.label_names = [n for n, entry in spec.batch.items() if entry.classes is not None]
+            self.label_names = _labels(spec)
         self.can_return_loss = not self.label_names
         self._window, self._to_come = ExitStack(), 0
         self._edges: dict[str, Tensor] = {}
@@ -83,7 +99,7 @@ class Distillation(Trainer):
         """The values at taps of the student's own output."""
         (name,) = [n for n, model in self.model.models.items() if model is self.model.student]
         taps = self.model.spec.models[name].taps
-        ends = [tap for tap, path in taps.items() if str(path).startswith("output")]
+        ends = [tap for tap, path in taps.items() if _of_output(path)]
         return {tap: out.outputs[f"{name}.{tap}"] for tap in ends if f"{name}.{tap}" in out.outputs}
 
     def log(self, logs: dict[str, float], *args: Any, **keys: Any) -> None:
@@ -118,3 +134,18 @@ class Distillation(Trainer):
             state[name] = value.clone() if place in memory else value
             memory.add(place)
         super()._save(output_dir, state)
+
+
+def _labels(spec: Spec) -> list[str]:
+    """The batch entries with classes that edges or signals read."""
+    read = {
+        ref
+        for entry in (*spec.losses.values(), *spec.signals.values())
+        for _, ref in entry.references()
+    }
+    return [n for n, entry in spec.batch.items() if entry.classes is not None and n in read]
+
+
+def _of_output(path: str) -> bool:
+    tap = parse_tap(path)
+    return not tap.path and tap.side == "out"

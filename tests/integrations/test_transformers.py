@@ -25,7 +25,7 @@ SPEC: dict[str, Any] = {
     },
     "models": {
         "teacher": {"taps": {"logits": "output"}},
-        "student": {"taps": {"mid": "0", "logits": "output"}},
+        "student": {"taps": {"mid": "output_layer", "logits": "output"}},
     },
     "losses": {
         "label": {"use": "cross_entropy", "student": "student.logits", "target": "labels"},
@@ -40,7 +40,9 @@ SPEC: dict[str, Any] = {
 
 
 def net(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, K))
+    layers = nn.Sequential(nn.Linear(4, width), nn.Tanh())
+    layers.add_module("output_layer", nn.Linear(width, K))
+    return layers
 
 
 def compiled() -> kdgraph.DistillModule:
@@ -200,16 +202,27 @@ def test_a_model_of_transformers_is_saved_its_own_way(tmp_path: Path) -> None:
     step = kdgraph.compile(spec, models={"teacher": bert(8), "student": bert(4)})
     args = TrainingArguments(
         output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True, disable_tqdm=True,
-        save_strategy="no", label_names=["labels"],
+        save_strategy="no",
     )  # fmt: skip
     rows = [{"input_ids": torch.arange(6) + i, "labels": i % K} for i in range(4)]
     mine = Distillation(model=step, args=args, train_dataset=rows)
+    assert mine.label_names == ["labels"]  # and not the tokens, although they have classes
     mine.train()
     mine.save_model(str(tmp_path / "student"))
     again = BertForSequenceClassification.from_pretrained(tmp_path / "student")
     ids = torch.stack([row["input_ids"] for row in rows])
     step.student.eval()
     torch.testing.assert_close(again(ids).logits, step.student(ids).logits)
+
+
+def test_what_is_no_step_is_refused(tmp_path: Path) -> None:
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD734.*not Sequential"):
+        Distillation(model=net(4), args=args)
+    assert args.n_gpu == 0
+    args._n_gpu = 2
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD734.*2 GPUs"):
+        Distillation(model=compiled(), args=args)
 
 
 def test_it_stands_before_another_trainer() -> None:
