@@ -277,9 +277,8 @@ def same_classes(student: Shape, teacher: Shape) -> None:
     both = f"student logits {show(student)} and teacher logits {show(teacher)}"
     if len(student) == len(teacher) and student[:1] == teacher[:1]:
         if student[class_dim(student)] != teacher[class_dim(student)]:
-            raise ShapeMismatch(
-                f"{both} differ in their number of classes", adapters=("signal select_classes",)
-            )
+            ways = ("signal select_classes",) + ("loss uld",) * (len(student) in TOKENS)
+            raise ShapeMismatch(f"{both} differ in their number of classes", adapters=ways)
         fix = ("resize",) if len(student) == 4 else ()
         raise ShapeMismatch(f"{both} differ in size", adapters=fix)
     raise ShapeMismatch(f"{both} must have equal shapes")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.immutable_collections import immutable_dict
 from torch.nn import functional
 
 from kdgraph.capture.record import tensors_in
@@ -141,8 +142,11 @@ def _promotes(node: fx.Node) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Arguments in plain containers: fx keeps its own immutable."""
-    if isinstance(value, dict):
+    """Arguments in plain containers, as fx keeps its own immutable ones.
+
+    What transformers gives is a dictionary of its own, and stays what it is.
+    """
+    if type(value) is dict or isinstance(value, immutable_dict):
         return {k: _plain(v) for k, v in value.items()}
     if type(value) is tuple:
         return tuple(map(_plain, value))

@@ -152,7 +152,9 @@ def _fix(mismatch: ShapeMismatch, entry: Entry) -> str | None:
     """The change in the spec that would make the shapes fit."""
     signals = [a.removeprefix("signal ") for a in mismatch.adapters if a.startswith("signal ")]
     if signals:
-        return f"a signal `use: {signals[0]}` on one side makes them fit"
+        others = [a.removeprefix("loss ") for a in mismatch.adapters if a.startswith("loss ")]
+        instead = f"; of another tokenizer, `use: {others[0]}` compares them" if others else ""
+        return f"a signal `use: {signals[0]}` on one side makes them fit{instead}"
     if not mismatch.adapters:
         return None
     wanted = " or ".join(mismatch.adapters)

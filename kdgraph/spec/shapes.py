@@ -9,7 +9,10 @@ Shape = tuple[int, ...]
 
 
 class ShapeMismatch(Exception):
-    """Tensors do not fit an entry. ``adapters`` names the ones that would make them fit."""
+    """Tensors do not fit an entry. ``adapters`` names the ones that would make them fit.
+
+    ``signal NAME`` is a signal that would, and ``loss NAME`` a loss that takes them as they are.
+    """
 
     def __init__(self, message: str, *, adapters: Sequence[str] = ()) -> None:
         super().__init__(message)
