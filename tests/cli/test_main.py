@@ -26,6 +26,7 @@ COMMANDS = [
     "train",
 ]
 
+IMPORTED = Path(__file__).parents[1] / "importers" / "whole.yaml"
 _SAYS_TORCH = """
 import sys
 from kdgraph.cli.main import main
@@ -66,6 +67,7 @@ def test_help_of_all_speaks_of_completion_and_exit_codes(run: Callable[..., Resu
         *(([*["list"], kind], 0) for kind in ("models", "schedules", "data")),
         (["list", "losses", "soft_target"], 0),
         (["check", "WRONG"], 1),
+        (["import", "torchdistill", str(IMPORTED)], 0),
     ],
 )
 def test_starts_without_torch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -62,6 +63,9 @@ EQUAL = {
     "ickd": term("ChSimLoss", 500, feature_pairs=PAIRS),
     "norm": term("RegularizationLoss", 0.1, module_path="layer1", p=1),
     "factors": term("FTLoss", p=2, paraphraser_path="layer1", translator_path="layer1"),
+    "translated": term(
+        "KTALoss", p=2, q=2, knowledge_translator_path="layer1", feature_adapter_path="layer1"
+    ),
     "factors_sum": term(
         "FTLoss", p=1, reduction="sum", paraphraser_path="layer1", translator_path="layer1"
     ),
@@ -94,12 +98,12 @@ class Tiny(nn.Module):
 Io = dict[str, dict[str, Any]]
 
 
-def compiled(text: str, nets: dict[str, Tiny]) -> DistillModule:
+def compiled(text: str, nets: Mapping[str, nn.Module]) -> DistillModule:
     spec = text.replace("[B, 3, H, W]", "[B, 3, 6, 6]")
-    return kdgraph.compile(spec, models=nets)
+    return kdgraph.compile(spec, models=dict(nets))
 
 
-def caught(net: Tiny, image: Tensor) -> Io:
+def caught(net: nn.Module, image: Tensor) -> Io:
     """What torchdistill's hooks catch of a network: inputs and outputs by path."""
     found: Io = {}
     with ForwardHooks(net, found):
@@ -165,6 +169,39 @@ def test_what_is_not_equal_is_told(
     assert ours.item() != pytest.approx(expected.item(), rel=1e-3)
     assert any("number of" in left.what for left in imported.left)
     assert "# line" in imported.text.partition("losses:")[2]
+
+
+class First(nn.Module):
+    """Takes the first of a pair."""
+
+    def forward(self, x: tuple[Tensor, Tensor]) -> Tensor:
+        return x[0]
+
+
+class Twice(nn.Module):
+    """Gives its input and half of it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x / 2
+
+
+def test_the_first_of_two_tensors(
+    read: Read, nets: dict[str, Tiny], batch: dict[str, Tensor]
+) -> None:
+    """``HierarchicalContextLoss`` takes a student's place that gives a pair."""
+    tiny = nets["student"]
+    student = nn.Sequential(tiny.layer1, Twice(), First(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    sizes = {f"{r}_module_io": "output" for r in nets}
+    loss = term(
+        "HierarchicalContextLoss", 3.0, **sizes, student_module_path="1",
+        teacher_module_path="layer1", reduction="mean", output_sizes=[4, 2],
+    )  # fmt: skip
+    criterion = weighted(review=loss)
+    imported = read(config(criterion))
+    step = compiled(imported.text, {"teacher": nets["teacher"], "student": student})
+    found = [caught(n, batch["image"]) for n in (student, nets["teacher"])]
+    expected = theirs(criterion, found[0], found[1], batch["label"])
+    assert step(**batch).loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_hint_with_a_regressor(read: Read, batch: dict[str, Tensor]) -> None:
