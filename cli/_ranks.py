@@ -36,5 +36,5 @@ def start_others(devices: int | None, nodes: int | None = None) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process prints what all have found."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process prints what all have found; those that cannot meet each print."""
+    return os.environ.get("RANK", "0") == "0" or "MASTER_ADDR" not in os.environ

@@ -35,13 +35,19 @@ def write_part(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def forms(folder: Path, prefix: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Size and type of the whole tensors whose names begin so."""
+    """Size and type of the whole tensors whose names begin so.
+
+    Raises:
+        ValueError: where some process's part of one is missing, which the reader would not notice.
+    """
     said = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {
-        name: (form.size, form.properties.dtype)
-        for name, form in said.items()
-        if name.startswith(prefix) and isinstance(form, TensorStorageMetadata)
-    }
+    found = {}
+    for name, form in said.items():
+        if name.startswith(prefix) and isinstance(form, TensorStorageMetadata):
+            if sum(chunk.sizes.numel() for chunk in form.chunks) != form.size.numel():
+                raise ValueError(f"a part of {name!r} is missing")
+            found[name] = (form.size, form.properties.dtype)
+    return found
 
 
 def fill(tensors: dict[str, Tensor], folder: Path, *, alone: bool) -> None:

@@ -148,7 +148,7 @@ def read(path: Path) -> dict[str, Any]:
     rest = progress(path)
     there = {name: list(size) for name, (size, _) in forms(path, "").items()}
     if there != rest.pop("tensors"):
-        raise ValueError("not all parts are there that its processes have written")
+        raise ValueError("the parts that are there are not all that were written")
     return {**rest, "distill": module_state(path), "folder": str(path)}
 
 

@@ -70,6 +70,8 @@ class Learner(Scorer):
     ) -> None:
         super().__init__(spec, score)
         assert spec.train is not None
+        if spec.train.accumulate > 1:
+            step.share()  # which plans anew, so before an optimiser has its parameters
         self.distill = step
         self.spec = spec
         self.splits, self.seed = splits, seed

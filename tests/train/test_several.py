@@ -120,7 +120,7 @@ def alone(spec: dict[str, Any], out: Path, **how: Any) -> dict[str, Any]:
 
 SMALL_END = changed(SPEC, data={"batch_size": 257, "limit": 60})  # validation ends with one row
 BOOK = changed(SPEC, train={"teacher": {"epochs": 1}}, data={"augment": None})
-BEST = changed(SPEC, train={"keep": "best"})
+BEST = changed(SPEC, train={"keep": "best", "accumulate": 3})
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,12 @@ def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
 
 def weights(folder: Path, run: str) -> dict[str, Tensor]:
     return load_file(folder / run / "student.safetensors")
+
+
+def trained(run: Path) -> dict[str, Tensor]:
+    """What the checkpoint of a run holds of networks and adapters."""
+    state = checkpoint.read(run / "distilled/seed-0/last.ckpt")["distill"]
+    return {n: v for n, v in state.items() if n.startswith(("models.", "adapters."))}
 
 
 def check_close(folder: Path, run: str, other: str) -> None:
@@ -250,6 +256,9 @@ def test_accumulated_batches_are_one_large_one(folder: Path, tmp_path: Path) -> 
         )
         assert alone(spec, tmp_path / name, steps=1)["steps"] == 1
     check_close(tmp_path, "parts", "whole")
+    parts, whole = (trained(tmp_path / name) for name in ("parts", "whole"))
+    assert any(name.startswith("adapters.mid") for name in whole)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_with_no_row_for_a_process_is_refused(two: Any) -> None:
@@ -280,8 +289,14 @@ def test_a_book_of_two_is_that_of_one(folder: Path, two: Any, tmp_path: Path) ->
 
 def test_a_folder_that_lacks_a_part_is_refused(folder: Path, two: Any, tmp_path: Path) -> None:
     run = Path(shutil.copytree(folder / "two/half_sharded", tmp_path / "run"))
-    min(run.rglob("last.ckpt/*.safetensors")).unlink()
-    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* not all parts"):
+    first, second = sorted(run.rglob("last.ckpt/*.safetensors"))
+    kept = second.read_bytes()
+    second.unlink()
+    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* is missing"):
+        alone(SPEC, run, resume=True)
+    second.write_bytes(kept)
+    first.unlink()  # what is left of a tensor reaches to its end, but not from its beginning
+    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* is missing"):
         alone(SPEC, run, resume=True)
 
 
@@ -293,10 +308,9 @@ def test_an_unfinished_run_is_exported(folder: Path, two: Any, tmp_path: Path) -
     torch.testing.assert_close(load_file(out), wanted, rtol=0, atol=0)
 
 
-def test_what_a_folder_holds_is_read_without_processes(folder: Path, two: Any) -> None:
-    path = folder / "two/sharded/distilled/seed-0/last.ckpt"
-    state = checkpoint.read(path)
-    last = weights(folder, "one/whole")
-    torch.testing.assert_close(
-        {n: state["distill"][f"models.student.{n}"] for n in last}, last, rtol=1e-4, atol=1e-5
-    )
+def test_what_a_folder_holds_is_read_without_processes(folder: Path, one: Any, two: Any) -> None:
+    for name in ("whole", "best", "turns"):
+        found = trained(folder / "two" / name)
+        torch.testing.assert_close(found, trained(folder / "one" / name), rtol=1e-4, atol=1e-5)
+    sharded = trained(folder / "two/sharded")
+    torch.testing.assert_close(sharded, trained(folder / "one/best"), rtol=1e-4, atol=1e-5)
