@@ -16,7 +16,7 @@ FULL := $(VENV)/installed-all-dev
 DEMO := $(if $(wildcard $(FULL)),$(FULL),$(VENV)/installed-train-vision-draw)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book bench-page bench-scale screenshots methods constraints clean
+.PHONY: help demo test check lint format types floors coverage-models bench bench-compile bench-kernels bench-book bench-page bench-scale screenshots methods fuzz constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -89,6 +89,16 @@ screenshots: $(FULL) ## pictures of the page of a graph; writes docs/images/
 
 methods: $(FULL) ## train every method over 3 seeds; writes docs/methods/results.md
 	$(BIN)/python benchmarks/run_methods.py
+
+# Seconds of all targets together; what is found is left in runs/fuzz.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := spec override weights book importer
+
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: $(FULL) ## feed changed files to all that reads foreign ones, for FUZZ_SECONDS
+	for target in $(FUZZ_TARGETS); do \
+	    $(BIN)/python tests/fuzz/fuzz.py $$target $$(($(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)))) || exit 1; \
+	done
 
 format: $(FULL) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
