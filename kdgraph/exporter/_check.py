@@ -15,8 +15,6 @@ from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Format, Run, Sizes, Student
 
-_ROWS = (1, 5)
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -66,18 +64,24 @@ def compare(student: Student, form: Format, path: Path, sizes: Sizes) -> Compari
 def _trials(student: Student, sizes: Sizes) -> list[Trial]:
     """Batches of two sizes, or one where nothing is free.
 
-    Other sizes are those of the export, and half or twice as much where the student takes that.
+    Other sizes are those of the export, and half or twice as much. A student that takes no single
+    row, or not those sizes, is given others.
     """
-    trials = [_trial(student, sizes, _ROWS[0], 1)]
-    if not any(torch.isfinite(value).any() for value in trials[0].outputs.values()):
+    first = _first(student, sizes, [(1, 1), (2, 1)])
+    if not any(torch.isfinite(value).any() for value in first.outputs.values()):
         raise unlike(student, "gives no finite number on ordinary inputs")
-    for factor in (0.5, 2, 1):
+    second = _first(student, sizes, [(5, 0.5), (5, 2), (5, 1), (2, 1)])
+    return [first, second] if second.sizes != first.sizes else [first]
+
+
+def _first(student: Student, sizes: Sizes, wanted: Sequence[tuple[int, float]]) -> Trial:
+    """The first trial that the student takes, of those with so many rows, and sizes times that."""
+    for rows, factor in wanted[:-1]:
         try:
-            second = _trial(student, sizes, _ROWS[1], factor)
-        except Exception:  # it does not take such sizes, and need not
+            return _trial(student, sizes, rows, factor)
+        except Exception:  # the model's own code may raise anything
             continue
-        return [*trials, second] if second.sizes != trials[0].sizes else trials
-    return trials
+    return _trial(student, sizes, *wanted[-1])  # at these sizes it was run before
 
 
 def _trial(student: Student, sizes: Sizes, rows: int, factor: float) -> Trial:

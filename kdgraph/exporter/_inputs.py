@@ -31,7 +31,7 @@ def probe(student: Student) -> Student:
         ExportError: KD783 where it cannot be run, or gives no tensor.
     """
     known = letter_sizes(student.spec)
-    first: Exception | None = None
+    last: Exception | None = None
     for factor in _FACTORS:
         sizes = {s: known[s] * (s in student.batch_letters or factor) for s in student.letters}
         inputs = make_inputs(student, {**sizes, **dict.fromkeys(student.batch_letters, _ROWS)})
@@ -41,13 +41,13 @@ def probe(student: Student) -> Student:
             with _watched(student, inputs) as vocabularies:
                 outputs = tuple(by_name(plain(run(student, student.trained, inputs))))
         except Exception as error:  # the model's own code may raise anything
-            first = error
+            last = error
             continue
         if outputs:
             return replace(student, sizes=sizes, vocabularies=vocabularies, outputs=outputs)
         raise unlike(student, "gives no tensor")
-    assert first is not None
-    raise unlike(student, f"cannot be run: {root_cause(first)}") from first
+    assert last is not None
+    raise unlike(student, f"cannot be run: {root_cause(last)}") from last
 
 
 def make_inputs(student: Student, sizes: Mapping[str, int]) -> dict[str, Tensor]:

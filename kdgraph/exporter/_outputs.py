@@ -38,17 +38,17 @@ def giving_plain(forward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def by_name(value: Any, name: str = "output") -> dict[str, Tensor]:
+def by_name(value: Any, place: str = "") -> dict[str, Tensor]:
     """The tensors of a plain result by name, in order.
 
     A tensor alone is ``output``; of a dict each has its key, of others ``output.0``, and what lies
     deeper adds to that: ``hidden_states.2``.
     """
     if isinstance(value, Tensor):
-        return {name: value}
+        return {place or "output": value}
     if isinstance(value, Mapping):
-        inner = "" if name == "output" else f"{name}."
-        parts = [by_name(part, f"{inner}{key}") for key, part in value.items()]
+        parts = [by_name(part, f"{place}.{key}" if place else key) for key, part in value.items()]
     else:
-        parts = [by_name(part, f"{name}.{i}") for i, part in enumerate(value or ())]
+        place = place or "output"
+        parts = [by_name(part, f"{place}.{i}") for i, part in enumerate(value or ())]
     return {key: tensor for part in parts for key, tensor in part.items()}

@@ -68,7 +68,7 @@ def _make(student: Student, sizes: Mapping[str, int]) -> Program:
             "KD781",
             f"torch.export cannot follow model {student.name!r}: {root_cause(error)}",
             span=student.spec.span("models", student.name),
-            help="a .safetensors file holds the weights alone, which is always possible",
+            help="a .safetensors file holds weights alone, for which no code is followed",
         ) from error
     _forget_this_machine(exported)
     return Program(exported, tuple(names), _sizes(student, exported, names, sizes))
@@ -86,7 +86,9 @@ def _sizes(
     """What became of the letters."""
     given = [n for n in exported.graph.nodes if n.op == "placeholder"]
     values = [n.meta["val"] for n in given if n.name in exported.graph_signature.user_inputs]
-    fixed, least, most = dict[str, int](), dict[str, int](), dict[str, int]()
+    fixed: dict[str, int] = {}
+    least: dict[str, int] = {}
+    most: dict[str, int] = {}
     for name, value in zip(names, values, strict=True):
         for place, letter in _letters(student, name).items():
             size = value.shape[place]
@@ -98,10 +100,11 @@ def _sizes(
                 least[letter] = max(int(limits.lower), least.get(letter, 0))
             if limits is not None and limits.upper.is_Integer:
                 most[letter] = min(int(limits.upper), most.get(letter, int(limits.upper)))
-    for limited in (least, most):
-        for letter in fixed:
-            limited.pop(letter, None)
-    return Sizes(fixed, least, most)
+    return Sizes(
+        fixed,
+        {letter: size for letter, size in least.items() if letter not in fixed},
+        {letter: size for letter, size in most.items() if letter not in fixed},
+    )
 
 
 def _forget_this_machine(exported: ExportedProgram) -> None:

@@ -16,6 +16,7 @@ from kdgraph.actions.prune import fit_widths
 from kdgraph.capture.record import positional_names
 from kdgraph.errors import ModelError
 from kdgraph.exporter._inputs import probe
+from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Student
 from kdgraph.models._lora import add_lora
 from kdgraph.models.bounded import bounded
@@ -35,21 +36,20 @@ def take_student(spec: Spec, checkpoint: Path | nn.Module, trust: Collection[str
     """The student of a file; of a module a copy, which is all that changes.
 
     Raises:
-        ModelError: KD410 there is no telling which model it is, or what it is built from; KD415
-            the checkpoint cannot be read; KD416 it is of another model.
+        ModelError: KD409 the module cannot be copied; KD410 there is no telling which model it is,
+            or what it is built from; KD415 the checkpoint cannot be read; KD416 it is of another
+            model.
     """
     name = _student(spec)
     if isinstance(checkpoint, nn.Module):
         given = checkpoint.student if isinstance(checkpoint, DistillModule) else checkpoint
-        trained = copy.deepcopy(given)
+        trained = _copied(given, name)
     else:
         trained = _rebuilt(spec, name, checkpoint, trust)
-    dtypes = {
-        name: tensor.dtype
-        for name, tensor in trained.state_dict().items()
-        if isinstance(tensor, Tensor)
-        and tensor.is_floating_point()
-        and tensor.dtype != torch.float32
+    other = {
+        key: value
+        for key, value in trained.state_dict().items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float32
     }
     trained = trained.requires_grad_(False).cpu().float().eval()
     entries = spec.inputs(name)
@@ -61,7 +61,15 @@ def take_student(spec: Spec, checkpoint: Path | nn.Module, trust: Collection[str
     else:
         positional = positional_names(trained, entries)
     plain = without_actions(trained)
-    return probe(Student(spec, name, trained, plain, entries, positional, trust, dtypes))
+    return probe(Student(spec, name, trained, plain, entries, positional, trust, other))
+
+
+def _copied(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # the model's own parts may refuse
+        message = f"model {name!r} cannot be copied: {root_cause(error)}"
+        raise ModelError.of("KD409", message) from error
 
 
 def _student(spec: Spec) -> str:

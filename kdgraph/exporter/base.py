@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from kdgraph.registry import Registry
@@ -29,7 +28,7 @@ class Student:
         entries: the batch entry of each argument of forward.
         positional: the arguments that are given by position, all others by keyword.
         trust: Python modules that ``python/`` sources may come from.
-        dtypes: of the tensors that training left in another type than float32, by name.
+        other: the tensors that training left in another type than float32, by name.
         sizes: of each letter, with which shapes are followed.
         vocabularies: of the arguments that are looked up, how many rows the table has.
         outputs: the names of the tensors that it gives.
@@ -42,7 +41,7 @@ class Student:
     entries: Mapping[str, str]
     positional: frozenset[str]
     trust: Collection[str] = ()
-    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    other: Mapping[str, Tensor] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     vocabularies: Mapping[str, int] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()

@@ -41,13 +41,15 @@ class Safetensors(Format):
 
 
 def _as_trained(student: Student) -> nn.Module:
-    """The plain student, in which what was not folded has the types that it was trained in."""
-    if not student.dtypes:
+    """The plain student, in which what was not folded is as it was trained, in its own type."""
+    if not student.other:
         return student.plain
     copied = copy.deepcopy(student.plain)
     tensors = copied.state_dict(keep_vars=True)
-    for name in student.dtypes.keys() & tensors.keys():
-        tensors[name].data = tensors[name].data.to(student.dtypes[name])
+    for name in student.other.keys() & tensors.keys():
+        own = student.other[name].cpu()
+        if torch.equal(own.float(), tensors[name]):
+            tensors[name].data = own
     return copied
 
 
@@ -88,7 +90,7 @@ def _built(path: Path, student: Student) -> tuple[nn.Module, list[str]]:
 def _candidates(student: Student) -> Iterator[tuple[str, str, Mapping[str, object]]]:
     """The student, and then the other models of its source: after a graft it may be one of them."""
     source = student.spec.models[student.name].source
-    for name in (student.name, *student.spec.networks):
+    for name in dict.fromkeys((student.name, *student.spec.networks)):
         model = student.spec.models[name]
         if source is not None and model.source == source:
             yield name, source, model.args

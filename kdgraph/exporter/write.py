@@ -106,7 +106,7 @@ def export(
     Raises:
         ExportError: KD780 no such format; KD781 it cannot hold this student; KD782 what was written
             is something else; KD783 the student cannot be run; KD414 a library is missing.
-        ModelError: KD410, KD415, KD416, of the checkpoint.
+        ModelError: KD409, KD410, KD415, KD416, of the student and the checkpoint.
     """
     path = Path(out)
     form = _form(path)

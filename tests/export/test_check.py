@@ -124,4 +124,5 @@ def test_outputs_by_name() -> None:
     assert by_name(one) == {"output": one}
     assert list(by_name(plain((one, [two, one])))) == ["output.0", "output.1.0", "output.1.1"]
     assert list(by_name(plain({"a": one, "b": {"c": (two,)}}))) == ["a", "b.c.0"]
+    assert list(by_name(plain({"output": {"a": one}, "a": two}))) == ["output.a", "a"]
     assert plain({"a": None, "b": [None, {}]}) is None

@@ -209,6 +209,30 @@ class Broken(nn.Module):
         raise ValueError("not today")
 
 
+class Pairs(nn.Module):
+    """Compares rows, of which there have to be two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] < 2:
+            raise ValueError("one row")
+        return x - x.flip(0)
+
+
+def test_a_student_that_takes_no_single_row(tmp_path: Path) -> None:
+    told = kdgraph.export(spec(ROWS), Pairs(), tmp_path / "s.pt2")
+    assert told.checked == ({"B": 2}, {"B": 5})
+
+
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo: object) -> None:
+        raise RuntimeError("no copies")
+
+
+def test_a_student_that_cannot_be_copied(tmp_path: Path) -> None:
+    with pytest.raises(KDGraphError, match="cannot be copied: RuntimeError: no copies"):
+        kdgraph.export(spec(ROWS), Uncopied(4, 3), tmp_path / "s.pt2")
+
+
 class Nan(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / 0 * 0
@@ -232,15 +256,18 @@ def test_students_that_cannot_be_exported(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_precision_stays_in_weights_and_becomes_float_in_programs(tmp_path: Path) -> None:
-    student = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).to(torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_keep_their_type_and_programs_are_float(dtype: torch.dtype, tmp_path: Path) -> None:
+    student = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).to(dtype)
     told = kdgraph.export(spec(ROWS), student, tmp_path / "s.safetensors")
-    assert {t.dtype for t in load_file(tmp_path / "s.safetensors").values()} == {torch.bfloat16}
+    written = load_file(tmp_path / "s.safetensors")
+    assert all(torch.equal(value, written[name]) for name, value in student.state_dict().items())
+    assert {value.dtype for value in written.values()} == {dtype}
     assert told.relative == 0
     kdgraph.export(spec(ROWS), student, tmp_path / "s.pt2")
     result = torch.export.load(tmp_path / "s.pt2").module()(torch.ones(2, 4))
     assert result.dtype == torch.float32
-    assert student[0].weight.dtype == torch.bfloat16
+    assert student[0].weight.dtype == dtype
 
 
 def test_weights_that_fit_nothing_are_refused(tmp_path: Path) -> None:
