@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from kdgraph.graph.ranks import sum_over_ranks
 from kdgraph.losses.base import Loss, RowLoss
 
-# rows: a mean or sum over rows, of which each rank has some; whole: computed of all rows already;
-# rank: of this rank's rows, and meant so
+# rows: a mean or sum over rows, of which each rank has some; whole: computed of all rows already,
+# or of what no batch changes; rank: of this rank's rows, and meant so
 Kind = Literal["rows", "whole", "rank"]
 
 
@@ -37,7 +37,8 @@ class Counted(NamedTuple):
     @property
     def adds(self) -> bool:
         """Whether parts of the batch add up, and are not averaged."""
-        return isinstance(self.loss, RowLoss) and self.loss.reduction == "sum"
+        by_sum = isinstance(self.loss, RowLoss) and self.loss.reduction == "sum"
+        return by_sum and self.kind != "whole"
 
     def number(self, inputs: Mapping[str, Any]) -> Tensor:
         """What the rows of this batch count beside those of others, 0-dim."""

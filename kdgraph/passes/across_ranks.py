@@ -167,9 +167,10 @@ def _values(node: fx.Node) -> list[fx.Node]:
 
 def _counted(graph: DistillGraph, node: fx.Node, loss: Loss) -> tuple[Counted, dict[str, Any]]:
     """How the rows of an edge are counted, and what has to be read for it."""
-    kind: Kind = "rows" if isinstance(loss, RowLoss) else "whole"
+    rows = _row_shape(node, loss)
+    kind: Kind = "rows" if isinstance(loss, RowLoss) and _of_batch(graph, rows) else "whole"
     fields = _asked(loss, node.kwargs)
-    like, dims = _like(graph, _row_shape(node, loss))
+    like, dims = _like(graph, rows)
     ranks = {f: len(shape_of(cast(fx.Node, node.kwargs[f])) or ()) for f in fields if f in _SIDES}
     read = {f: node.kwargs[f] for f in fields if f not in _SIDES}
     return Counted(_edge(node), loss, "rank" if loss.scope == "rank" else kind, dims, ranks), {
@@ -209,6 +210,12 @@ def _row_shape(node: fx.Node, loss: Loss) -> Shape:
             continue
         return rows[:dims]
     return rows[:1]
+
+
+def _of_batch(graph: DistillGraph, rows: Shape) -> bool:
+    """Whether there are as many rows as samples, or a multiple; else a model's weights are rows."""
+    samples = {_rows(entry) for entry in graph.graph.find_nodes(op="placeholder")}
+    return any(rows[0] % size == 0 for size in samples if size)
 
 
 def _like(graph: DistillGraph, rows: Shape) -> tuple[fx.Node, int]:

@@ -57,7 +57,8 @@ def counting(graph: DistillGraph) -> fx.GraphModule:
     small.output.args = (node.args[1],)
     small = prune.run(small, Context(small.spec))
     for left in small:
-        if left.op in ("call_module", "get_attr") and small.spec.is_moving(owner_of(left)):
+        model = owner_of(left) if owner_of(left) in small.spec.models else None
+        if left.op in ("call_module", "get_attr") and model and small.spec.is_moving(model):
             raise InputError.of(
                 "KD731",
                 f"the rows of a batch are counted by what {owner_of(left)!r} says, which is not "

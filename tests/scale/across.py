@@ -102,7 +102,41 @@ CASES: dict[str, dict[str, Any]] = {
             "soft": edge("soft_target", **LOGITS, scope="rank"),
         },
     },
+    "weights": {  # rows that are not of the batch, and the same on each rank
+        "taps": {"mid": "1", "logits": "output", "rows": "2.rows"},
+        "losses": {
+            "sum": edge("entropy", student="student.rows", reduction="sum"),
+            "mean": edge("entropy", student="student.rows", weight=0.5),
+            "soft": edge("soft_target", **LOGITS),
+        },
+    },
+    "signal_mask": {
+        "signals": {"known": {"use": "labelled", "of": "label"}},
+        "losses": {
+            "label": edge("cross_entropy", student="student.logits", target="label", mask="known"),
+        },
+    },
 }
+
+
+class Rows(nn.Module):
+    """Gives a weight, as attention over channels that no input changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, K))
+
+    def forward(self) -> Tensor:
+        return 2 * self.weight
+
+
+class Head(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rows, self.linear = Rows(), nn.Linear(width, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.rows().sum(0)
 
 
 def net(width: int, seed: int) -> nn.Module:
@@ -111,9 +145,15 @@ def net(width: int, seed: int) -> nn.Module:
     return layers.double()
 
 
+def net_of_rows(width: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, width), nn.Tanh(), Head(width)).double()
+
+
 def compiled(case: str, **settings: Any) -> kdgraph.DistillModule:
-    parts = {k: v for k, v in CASES[case].items() if k != "batch"}
-    taps = {"mid": "1", "logits": "output"}
+    parts = {k: v for k, v in CASES[case].items() if k not in ("batch", "taps")}
+    taps = CASES[case].get("taps", {"mid": "1", "logits": "output"})
+    made = net_of_rows if "taps" in CASES[case] else net
     spec = {
         "kdgraph": 1,
         "name": case,
@@ -121,7 +161,7 @@ def compiled(case: str, **settings: Any) -> kdgraph.DistillModule:
         "models": {"teacher": {"taps": taps}, "student": {"taps": taps}},
         **parts,
     }
-    models = {"teacher": net(7, 1), "student": net(7, 2)}
+    models = {"teacher": made(7, 1), "student": made(7, 2)}
     torch.manual_seed(3)
     return kdgraph.compile(spec, models=models, **settings).double()
 
