@@ -75,7 +75,10 @@ def gap(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Gap:
     for name in {**wanted, **found}:
         one = found.get(name, torch.zeros(()))
         other = wanted.get(name, torch.zeros(()))
-        off = _largest(torch.where(one == other, 0.0, one - other))
+        if one.dim() and other.dim() and one.shape != other.shape:
+            off = math.inf
+        else:
+            off = _largest(torch.where(one == other, 0.0, one - other))
         scale = max(_largest(other), _SMALL * largest)
         share = 0.0 if off == 0 else off / scale if scale else math.inf
         absolute = max(absolute, off)

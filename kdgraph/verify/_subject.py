@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from kdgraph.capture.liveness import Watch
 from kdgraph.capture.record import one_line
@@ -145,17 +146,17 @@ def why_not_double(subject: Subject) -> str | None:
 
 
 class _Narrow(Watch):  # type: ignore[no-untyped-call]  # untyped there
-    """Notes the first operator that gives less than float64."""
+    """Notes the first operator that makes less of float64."""
 
     found: str | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        values = out if isinstance(out, list | tuple) else [out]
-        for value in values:
-            narrow = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1
-            if narrow and value.dtype != torch.float64 and self.found is None:
-                self.found = str(func)
+        read = {v.dtype for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)}
+        made = [v for v in tree_leaves(out) if isinstance(v, Tensor) and v.is_floating_point()]
+        narrow = any(v.dtype != torch.float64 and v.numel() > 1 for v in made)
+        if torch.float64 in read and narrow and self.found is None:
+            self.found = str(func)
         return out
 
 

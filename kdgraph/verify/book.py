@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdgraph.errors import BookError, DataError
+from kdgraph.errors import BookError, DataError, KDGraphError, SpecError
 from kdgraph.models.weights import save_weights
 from kdgraph.spec.book import StoreSpec
 from kdgraph.spec.frontier import stored, why_nothing
@@ -37,9 +37,14 @@ def run(subject: Subject) -> Finding:
         try:
             build_book(spec, out=book, device=str(subject.device), trust=subject.trust)
         except BookError as error:
-            message = f"`book build` takes none of this: {one_sentence(error)}"
+            message = f"`book build` takes none of this: {_with_help(error)}"
             raise NotApplicable(message) from error
-        live, booked = (_step(subject, _rows(subject, spec, at)) for at in (None, book))
+        live = _step(subject, _rows(subject, spec, None))
+        try:
+            booked = _step(subject, _rows(subject, spec, book))
+        except SpecError as error:  # of a batch in which each row is as long, say, and others not
+            message = f"it cannot be compiled with its book: {one_sentence(error)}"
+            raise NotApplicable(message) from error
     rows = rows_of(subject.spec, subject.batches[0])
     kept = ", ".join(stored(spec))
     return Finding(
@@ -80,6 +85,11 @@ def _small(subject: Subject, folder: Path) -> tuple[Spec, list[str]]:
 
 
 _EXACT = StoreSpec()
+
+
+def _with_help(error: KDGraphError) -> str:
+    first = error.diagnostics[0]
+    return first.message if first.help is None else f"{first.message}; {first.help}"
 
 
 def _rows(subject: Subject, spec: Spec, book: Path | None) -> tuple[Booked, Mapping[str, Tensor]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.legs import schedules
 from kdgraph.verify._compare import gap, kept
 from kdgraph.verify._subject import Subject
@@ -43,7 +44,7 @@ def run(subject: Subject) -> Finding:
         f"{STEPS} steps = {_HALF}, a file, a fresh compilation, {STEPS - _HALF}",
         {
             "loss": gap(again, losses),
-            "weights": gap(_state(fresh.state_dict()), _state(step.state_dict())),
+            "weights": gap(_state(fresh), _state(step)),
         },
         0.0,
         (f"in train mode and float32, at epoch {epoch:g}",),
@@ -56,5 +57,14 @@ def _middle(subject: Subject) -> float:
     return max(((end[0] + end[-1]) / 2 for end in ends if end), default=1.0)
 
 
-def _state(state: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: kept(value) for name, value in state.items() if isinstance(value, Tensor)}
+def _state(step: DistillModule) -> dict[str, Tensor]:
+    """All that a checkpoint holds; the course of stages by what it says, not by its bytes."""
+    state: dict[str, Any] = step.state_dict()
+    found = {n: kept(v) for n, v in state.items() if isinstance(v, Tensor) and n != _COURSE}
+    if step.stages is not None:
+        course = repr((step.stages.leg, step.stages.log, step.stages.visited)).encode()
+        found[_COURSE] = torch.tensor(list(course), dtype=torch.float64)
+    return found
+
+
+_COURSE = "stages._extra_state"
