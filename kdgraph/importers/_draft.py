@@ -14,10 +14,6 @@ from kdgraph.spec.reserved import why_not
 _TAP = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 
-class Cannot(Exception):
-    """A part of the file that no spec can say; the text completes "left out: ..."."""
-
-
 @dataclass
 class Line:
     """One entry of a section, and what is said about it above it."""

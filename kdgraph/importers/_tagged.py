@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdgraph.errors import Span, SpecError, near
-from kdgraph.importers._values import MAX_TEXT, evaluate, too_long
+from kdgraph.importers._values import MAX_TEXT, Cannot, Opaque, evaluate, too_long
 from kdgraph.spec.lines import Lines
 from kdgraph.spec.text import parse
 from kdgraph.spec.tree import Keys, Node, dotted
@@ -116,16 +116,27 @@ class At:
         self.ledger.take(self.path, whole=True)
         return evaluate(self.node)
 
+    def _known(self) -> Any:
+        """The value, which must not hang on code.
+
+        Raises:
+            Cannot: only running a tag would tell it.
+        """
+        value = self.read()
+        if isinstance(value, Opaque):
+            raise Cannot(f"only running {value} would tell {self.where}", self.span)
+        return value
+
     def text(self) -> str:
         """The value, which has to be text (or a number, as names of taps may be)."""
-        value = self.read()
+        value = self._known()
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise self.wrong("text", value)
         return str(value)
 
     def number(self) -> float | int:
         """The value, which has to be a number."""
-        value = self.read()
+        value = self._known()
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong("a number", value)
         return value
@@ -139,14 +150,14 @@ class At:
 
     def flag(self) -> bool:
         """The value, which has to be true or false."""
-        value = self.read()
+        value = self._known()
         if not isinstance(value, bool):
             raise self.wrong("true or false", value)
         return value
 
     def texts(self) -> list[str]:
         """The value, which has to be a list of texts."""
-        value = self.read()
+        value = self._known()
         if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
             raise self.wrong("a list of names", value)
         return [str(v) for v in value]

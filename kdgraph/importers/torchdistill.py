@@ -13,6 +13,7 @@ from kdgraph.importers._torchdistill.known import Network
 from kdgraph.importers._torchdistill.models import read_models
 from kdgraph.importers._torchdistill.schedule import write_training
 from kdgraph.importers._torchdistill.stages import Stage, read_stage
+from kdgraph.importers._values import Cannot
 from kdgraph.importers._write import spec_text
 from kdgraph.importers.base import Carried, Imported, Importer, Left, register_importer
 from kdgraph.spec.read import diagnose
@@ -23,7 +24,7 @@ _HELPERS = ("name", "experiment")  # keys whose values other lines refer to
 
 @register_importer
 class Torchdistill(Importer):
-    """YAML files of torchdistill 0.2 to 1.1 (Matsubara 2021, arXiv 2011.12913).
+    """YAML files of torchdistill (Matsubara 2021, arXiv 2011.12913), of earlier versions too.
 
     Its constructor tags are read as words: ``!join`` is worked out, what others would import or
     call is not.
@@ -39,7 +40,12 @@ class Torchdistill(Importer):
                 configuration of torchdistill; KD124 where a value is of the wrong kind; KD125
                 where nothing of it can be an edge.
         """
-        root = read_tagged(read_file(path), path)
+        try:
+            return self._read(read_tagged(read_file(path), path), path)
+        except Cannot as why:  # where a spec cannot do without the value
+            raise SpecError.of("KD124", str(why), span=why.span) from None
+
+    def _read(self, root: At, path: str) -> Imported:
         models, train = _sections(root)
         draft = Draft(name=word(Path(path).stem))
         networks = read_models(models, draft)

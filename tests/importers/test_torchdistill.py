@@ -191,6 +191,7 @@ NONE = "this is no configuration of torchdistill: it has no section"
         ("train:", "trian:", "KD123 1:1", f"{NONE} 'train'", "'trian'"),
         ("num_epochs:", "num_epoch:", "KD123 12:1", "train has no 'num_epochs'", "'num_epoch'"),
         ("epochs: 3", "epochs: ten", "KD124 14:15", "must be a number, not 'ten'", None),
+        ("epochs: 3", "epochs: !f {key: a.b}", "KD124 14:3", "only running !f a.b would", None),
         ("epochs: 3", "epochs: 0", "KD124 14:15", "must be a whole number above 0, not 0", None),
         ("weight: 1.0", "weight: x", "KD124 39:19", f"{SUM}.ce.weight must be a number", None),
         ("student_model:", "pupil:", "KD123 1:1", "neither a 'student_model' nor a 'model'", None),
@@ -210,6 +211,33 @@ def test_mistakes(
     assert f"{first.code} {first.span.line}:{first.span.column}" == place
     assert message in first.message
     assert hint is None or hint in str(first.help)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"weight": -1}, "attention_transfer does not take weight: -1"),
+        ({"criterion_wrapper": {"key": "SimpleLossWraper"}}, "did you mean 'SimpleLossWrapper'?"),
+        ({"criterion": {"key": "ATLoss", "kwargs": {}}}, "it has no at_pairs"),
+        ({"criterion": {"key": "Contrast", "kwargs": {}}}, "it may be code of the user"),
+    ],
+)
+def test_a_term_that_cannot_be_is_left_and_the_rest_carried(
+    read: Read, change: dict[str, Any], why: str
+) -> None:
+    at = term("ATLoss", at_pairs={"one": pair("a", "b")}) | change
+    imported = read(config(weighted(at=at, ce=CE)))
+    assert list(tree(imported)["losses"]) == ["ce"]
+    (left,) = [left for left in imported.left if left.what.startswith("at (")]
+    assert why in left.why
+    assert f"# Without an edge here: {left.what}." in imported.text
+
+
+def test_a_number_behind_a_tag_is_left_with_its_term(read: Read) -> None:
+    text = config(weighted(ce=CE, kd=term("KDLoss", **KD)))
+    imported = read(text.replace("temperature: 4.0", "temperature: !import_call {key: a.b}"))
+    assert list(tree(imported)["losses"]) == ["ce"]
+    assert "only running !import_call a.b would tell" in str(imported.left)
 
 
 def test_a_loss_with_a_wrong_name_is_told_with_a_near_one(read: Read) -> None:

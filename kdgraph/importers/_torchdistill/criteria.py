@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdgraph.errors import near
-from kdgraph.importers._draft import Cannot, Draft
+from kdgraph.importers._draft import Draft
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill import feature_terms, logit_terms
 from kdgraph.importers._torchdistill.terms import NOT_HERE, TERMS, Sides, Term, tidy
+from kdgraph.importers._values import Cannot
 
 _SUMS = ("WeightedSumLoss", "GeneralizedCustomLoss")
 _OWN = "a spec names every loss itself"
@@ -31,7 +32,7 @@ def read_criterion(at: At, sides: Sides, batch_size: int | None, draft: Draft) -
     key = at.need("key", "type").text()
     sum_of = Sum(sides, batch_size, draft)
     if key not in _SUMS:
-        return sum_of.term("loss", at, at, 1.0)
+        return sum_of.term("loss", at, at)
     draft.carry(at, "the weighted sum of losses")
     made: list[str] = []
     inner = at.get("kwargs", "params")
@@ -43,7 +44,7 @@ def read_criterion(at: At, sides: Sides, batch_size: int | None, draft: Draft) -
             made += sum_of.whole(own)
         if (terms := part.get("sub_terms")) is not None:
             for name, config in terms.items():
-                made += sum_of.term(name, config, config.need("criterion"), _factor(config))
+                made += sum_of.term(name, config, config.need("criterion"))
         if (model_term := part.get("model_term")) is not None:
             _model_term(model_term, draft)
     for name in ("func2extract_model_loss", "func2extract_org_loss"):
@@ -76,35 +77,33 @@ class Sum:
     def whole(self, at: At) -> list[str]:
         """``org_term`` of earlier files: a loss of the models' whole outputs and the labels."""
         criterion = at.get("criterion")
-        weight = _factor(at)
-        if weight == 0:
+        if _factor(at) == 0:
             self.draft.carry(at, "nothing: its factor is 0", whole=True)
             return []
         if criterion is None:
             self.draft.leave(at, "the model's own loss", _OWN, "losses")
             return []
-        return self.term("org", at, criterion, weight, whole=True)
+        return self.term("org", at, criterion, whole=True)
 
-    def term(
-        self, name: str, at: At, criterion: At, weight: float, *, whole: bool = False
-    ) -> list[str]:
+    def term(self, name: str, at: At, criterion: At, *, whole: bool = False) -> list[str]:
         """The edges of one term; none where no edge is like it, which the report then says."""
         key = criterion.need("key", "type", "name").text()
-        before = set(self.draft.losses)
+        before, told = set(self.draft.losses), len(self.draft.left)
         kwargs = criterion.get("kwargs", "params")
         term = Term(
-            name, key, at, kwargs, None, weight, self.sides, self.batch_size, self.draft, whole
+            name, key, at, kwargs, None, 1.0, self.sides, self.batch_size, self.draft, whole
         )
         try:
+            if criterion.path != at.path:
+                term.weight, term.wrapper = _factor(at), _wrapper(at)
             if key not in TERMS:
                 raise Cannot(NOT_HERE.get(key) or _unknown(key))
-            if criterion.path != at.path:
-                term.wrapper = _wrapper(at)
             TERMS[key](term)
         except Cannot as why:
             for edge in set(self.draft.losses) - before:
                 del self.draft.losses[edge]
-            what = f"{name} ({key}, weight {tidy(weight)})"
+            del self.draft.left[told:]
+            what = f"{name} ({key}, weight {tidy(term.weight)})"
             self.draft.leave(at, what, str(why), "losses")
             return []
         for part in (at, criterion, kwargs):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdgraph.importers._draft import Cannot
 from kdgraph.importers._torchdistill.logit_terms import LABEL, wrapped_place
 from kdgraph.importers._torchdistill.sides import Place
 from kdgraph.importers._torchdistill.terms import NOT_HERE, Term, writes
+from kdgraph.importers._values import Cannot
 
 
 @writes("MSELoss", "L1Loss")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdgraph.importers._draft import Cannot
 from kdgraph.importers._torchdistill.terms import NOT_HERE, Term, writes
+from kdgraph.importers._values import Cannot
 
 LABEL = "label"
 

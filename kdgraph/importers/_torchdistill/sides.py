@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kdgraph.importers._draft import Cannot, Draft, is_path
+from kdgraph.importers._draft import Draft, is_path
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.known import Network
+from kdgraph.importers._values import Cannot
 
 Io = Literal["input", "output"]
 

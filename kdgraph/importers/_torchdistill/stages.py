@@ -78,6 +78,9 @@ def read_stage(
         kept = before.sides.get(role) if before is not None else None
         if config is None and kept is not None:
             stage.sides[role] = kept
+            why = "it stays as it was in the stage before; torchdistill trains all of it again"
+            if kept.frozen or not kept.trainable:
+                draft.differs(at, f"the {role} of {name}", why)
         else:
             stage.sides[role] = _side(role, config, networks[role], draft)
     stage.edges = read_criterion(at.need("criterion"), stage.sides, stage.batch_size, draft)

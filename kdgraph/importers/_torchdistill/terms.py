@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdgraph.importers._draft import Cannot, Draft
+from kdgraph.importers._draft import Draft
 from kdgraph.importers._tagged import At
 from kdgraph.importers._torchdistill.sides import Io, Place, Side
+from kdgraph.importers._values import Cannot
 from kdgraph.registry import Registry
 from kdgraph.spec.entry import LOSSES
 
