@@ -47,14 +47,18 @@ def start(processes: int, arguments: Sequence[str]) -> int:
     """Runs ``kdgraph`` with some arguments in several processes of this machine.
 
     Returns:
-        The exit code of the first that failed, or 0.
+        The exit code of the first that failed, which has said why, or 0.
+
+    Raises:
+        DataError: KD718 where one was killed.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # what went wrong is told by the process in which it did
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each of them has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
@@ -65,7 +69,12 @@ def start(processes: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, python[0])(*python[1:], *arguments)
     except ChildFailedError as error:
-        return abs(error.get_first_failure()[1].exitcode) or 1
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            message = f"process {rank} was ended by {failure.signal_name()}"
+            help = "was there not enough memory?" if failure.signal_name() == "SIGKILL" else None
+            raise DataError.of("KD718", message, help=help) from error
+        return failure.exitcode
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     return 0
@@ -93,8 +102,8 @@ def one_voice() -> Iterator[None]:
             interrupted = isinstance(error, KeyboardInterrupt)
             raise SystemExit(130 if interrupted else 1 if known else 3) from None
         if lost:
-            message = f"another process has ended, or cannot be reached: {error}".partition("\n")[0]
-            raise DataError.of("KD718", message) from error
+            message = "another process has ended, or cannot be reached"
+            raise DataError.of("KD718", message, help=f"torch says: {str(error)[:120]}") from error
         raise
 
 

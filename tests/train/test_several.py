@@ -292,11 +292,11 @@ def test_a_folder_that_lacks_a_part_is_refused(folder: Path, two: Any, tmp_path:
     first, second = sorted(run.rglob("last.ckpt/*.safetensors"))
     kept = second.read_bytes()
     second.unlink()
-    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* is missing"):
+    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .*part"):
         alone(SPEC, run, resume=True)
     second.write_bytes(kept)
     first.unlink()  # what is left of a tensor reaches to its end, but not from its beginning
-    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .* is missing"):
+    with pytest.raises(DataError, match=r"KD716.*last\.ckpt cannot be read: .*part"):
         alone(SPEC, run, resume=True)
 
 
