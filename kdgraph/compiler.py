@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kdgraph.builder import Builder
 from kdgraph.errors import Diagnostic, KDGraphError
 from kdgraph.graph.ranks import world_size
 from kdgraph.networks import build_networks, refuse
+from kdgraph.passes.base import Pass
 from kdgraph.passes.pipeline import ACROSS, pipeline
 from kdgraph.runtime.built import Built
 from kdgraph.runtime.module import DistillModule
@@ -66,19 +68,24 @@ def compile(
         checked, given = in_place_of_teachers(checked, rows.book, given)
     refuse(check_weights(checked, given=given))
     nets = build_networks(checked, given, trust)
-    also = [*also, ACROSS] if world_size() > 1 else also
+    also = [also] if isinstance(also, str) else [*also]
+    also += [ACROSS] if world_size() > 1 else []
     builder = Builder(nets, pipeline(without, also), start)
-
-    def share() -> Built:
-        builder.order = pipeline(without, [*also, ACROSS])
-        return builder.build(checked) if stages is None else stages.rebuilt()
 
     stages: Stages | None = None
     if checked.stages:
         stages = Stages(checked, nets, builder.build, builder.parts)
         stages.move(next(stages.legs()))
     built = builder.build(checked) if stages is None else stages.built()
+    # no closure: a copy of the step has to plan anew over its own networks
+    share = partial(_shared, builder, checked, stages, pipeline(without, [*also, ACROSS]))
     return DistillModule(built, nets, stages, book=rows, shown=bundle, share=share)
+
+
+def _shared(builder: Builder, spec: Spec, stages: Stages | None, passes: Sequence[Pass]) -> Built:
+    """A step planned once more, to share batches with other processes."""
+    builder.order = passes
+    return builder.build(spec) if stages is None else stages.rebuilt()
 
 
 def check(

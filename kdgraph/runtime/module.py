@@ -105,10 +105,11 @@ class DistillModule(nn.Module):
         object.__setattr__(self, "_frozen", _frozen(built.spec, built.programs))
         object.__setattr__(self, "_sources", Sources(built.sources))
         object.__setattr__(self, "_across", across_of(built.programs))
-        self._counting: fx.GraphModule | None = None
+        object.__setattr__(self, "_counting", None)
 
     networks: Mapping[str, nn.Module]
     _across: AcrossRanks | None
+    _counting: fx.GraphModule | None
     _programs: dict[bool, fx.GraphModule]
     _frozen: list[nn.Module]
     _sources: Sources
@@ -277,12 +278,19 @@ class DistillModule(nn.Module):
             averaged: the trainer divides each loss by their number, as Lightning and Accelerate do.
 
         Raises:
-            InputError: KD731 where a mask comes from a trained model.
+            InputError: KD731 where a mask comes from a trained model; as ``forward`` for a batch
+                that is not what the spec says; KD704 for no batch at all.
         """
         self.share()
         assert self._across is not None
         if self._counting is None:
-            self._counting = counting(self.report.graph)
+            # no part of this module either: it may hold a frozen model
+            object.__setattr__(self, "_counting", counting(self.report.graph))
+        assert self._counting is not None
+        if not batches:
+            raise InputError.of("KD704", "a window needs a batch", span=self.spec.span("batch"))
+        for batch in batches:
+            check_batch(self.spec, batch, self._place())
         return window(self._across, self._counting, batches, averaged)
 
     def carry(self, optimizer: torch.optim.Optimizer) -> None:

@@ -38,12 +38,13 @@ def window(
     """While it is open, each of ``batches`` gives its share of the loss of them all."""
     with torch.no_grad():
         numbers = [across.numbers(counting(**batch)) for batch in batches]
-        across.window = across.totals(torch.stack(numbers).sum(0))
-    across.factor = float(len(batches)) if averaged else 1.0
+        of = across.totals(torch.stack(numbers).sum(0))
+    before = across.window, across.factor
+    across.window, across.factor = of, float(len(batches)) if averaged else 1.0
     try:
         yield
     finally:
-        across.window, across.factor = None, 1.0
+        across.window, across.factor = before
 
 
 def counting(graph: DistillGraph) -> fx.GraphModule:

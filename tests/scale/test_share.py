@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 import kdgraph
 from kdgraph.graph import ranks
@@ -64,3 +67,59 @@ def test_one_process_gathers_and_sums_nothing() -> None:
     assert ranks.gather_rows(value, rows) is value
     assert ranks.own_rows(value, rows) is value
     assert ranks.sum_over_ranks(value) is value
+
+
+def masked_by_teacher() -> kdgraph.DistillModule:
+    """Rows count where the teacher, which has dropout, is right."""
+    taps = {"logits": "output"}
+    spec = {
+        "kdgraph": 1,
+        "name": "masked",
+        "batch": across.VECTORS | across.LABELS,
+        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
+        "signals": {"right": {"use": "correct", "of": "teacher.logits", "label": "label"}},
+        "losses": {"soft": across.edge("soft_target", **across.LOGITS, mask="right")},
+    }
+    models = {"teacher": across.net(7, 1).append(nn.Dropout(0.5)), "student": across.net(7, 2)}
+    return kdgraph.compile(spec, models=models).double()
+
+
+def test_a_window_leaves_a_frozen_model_out_of_what_is_trained_and_kept() -> None:
+    step = masked_by_teacher()
+    state, trained = list(step.state_dict()), [n for n, _ in step.named_parameters()]
+    with step.window([across.batch("labels")]):
+        pass
+    step.train()
+    assert list(step.state_dict()) == state
+    assert [n for n, _ in step.named_parameters()] == trained
+    assert not any(m.training for m in step.networks["teacher"].modules())
+
+
+def test_a_copy_of_a_step_shares_with_its_own_weights() -> None:
+    step, whole = wrapped.compiled(), next(iter(wrapped.batches()))
+    other = copy.deepcopy(step)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    alone = other(**whole)
+    other.share()
+    torch.testing.assert_close(other(**whole).losses, alone.losses)
+    assert "across_ranks" not in step.program.code
+
+
+def test_a_window_within_another_gives_back_the_outer() -> None:
+    step = across.compiled("labels")
+    parts = [across.share(across.batch("labels"), [8, 5], rank) for rank in (0, 1)]
+    with step.window(parts):
+        before = step(**parts[0]).loss
+        with step.window(parts[:1]):
+            assert step(**parts[0]).loss > before
+        assert step(**parts[0]).loss == before
+
+
+def test_the_batches_of_a_window_are_checked() -> None:
+    step, whole = wrapped.compiled(), next(iter(wrapped.batches()))
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD701.*'label'"):
+        step.window([{"x": whole["x"]}])
+    with pytest.raises(kdgraph.KDGraphError, match="KD704"):
+        step.window([])
