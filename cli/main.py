@@ -33,6 +33,9 @@ class Commands(click.Group):
             return None
         file = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
         command: click.Command = importlib.import_module(f"kdgraph.cli.{file}").command
+        for one in (command, *getattr(command, "commands", {}).values()):
+            if one.help is not None:  # in a raw docstring, what click reads as "keep these lines"
+                one.help = one.help.replace("\\b\n", "\b\n")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

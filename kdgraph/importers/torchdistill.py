@@ -82,6 +82,8 @@ def _sections(root: At) -> tuple[At, At]:
     if not isinstance(root.node.value, dict):
         raise SpecError.of("KD123", "this is no configuration of torchdistill", span=root.span)
     root.ledger.take(root.path)
+    if root.get("kdgraph") is not None:
+        raise SpecError.of("KD123", "this is a spec of kdgraph already", span=root.span)
     found = []
     for name in ("models", "train"):
         at = root.get(name)

@@ -187,6 +187,7 @@ NONE = "this is no configuration of torchdistill: it has no section"
 @pytest.mark.parametrize(
     ("old", "new", "place", "message", "hint"),
     [
+        ("models:", "kdgraph: 1\nmodels:", "KD123 1:1", "a spec of kdgraph already", None),
         ("models:", "model:", "KD123 1:1", f"{NONE} 'models'", "'model'"),
         ("train:", "trian:", "KD123 1:1", f"{NONE} 'train'", "'trian'"),
         ("num_epochs:", "num_epoch:", "KD123 12:1", "train has no 'num_epochs'", "'num_epoch'"),
