@@ -76,12 +76,14 @@ def _trials(student: Student, sizes: Sizes) -> list[Trial]:
 
 def _first(student: Student, sizes: Sizes, wanted: Sequence[tuple[int, float]]) -> Trial:
     """The first trial that the student takes, of those with so many rows, and sizes times that."""
-    for rows, factor in wanted[:-1]:
+    last: Exception | None = None
+    for rows, factor in wanted:
         try:
             return _trial(student, sizes, rows, factor)
-        except Exception:  # the model's own code may raise anything
-            continue
-    return _trial(student, sizes, *wanted[-1])  # at these sizes it was run before
+        except Exception as error:  # the model's own code may raise anything
+            last = error
+    assert last is not None
+    raise unlike(student, f"cannot be run: {root_cause(last)}") from last
 
 
 def _trial(student: Student, sizes: Sizes, rows: int, factor: float) -> Trial:

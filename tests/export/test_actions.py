@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime")
 SPECS = Path(__file__).parents[2] / "specs" / "methods"
 FORMS = {  # an .onnx is made of the same program as a .pt2
     "vam": (".safetensors", ".pt2", ".onnx"),
-    "netgraft": (".safetensors", ".pt2", ".onnx"),
+    "netgraft": (".safetensors", ".pt2"),
     "gslr_qdnn": (".safetensors", ".pt2"),
     "kddp": (".safetensors", ".pt2"),
 }
