@@ -46,7 +46,8 @@ class Counted(NamedTuple):
         form = torch.zeros((), dtype=_wide(like), device=like.device)
         number: Tensor | int = like.shape[0]
         if isinstance(self.loss, RowLoss):
-            given = {field: value for field, value in inputs.items() if field != "like"}
+            # wide: a mask in half precision counts no further than 65,504
+            given = {f: _as_wide(v, form) for f, v in inputs.items() if f != "like"}
             # of student and teacher counting may look at nothing but their form
             given |= {field: form.expand([1] * dims) for field, dims in self.ranks.items()}
             number = self.loss.number(math.prod(like.shape[: self.dims]), **given)
@@ -123,6 +124,11 @@ class AcrossRanks(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{edge.edge}: {edge.kind}" for edge in self.edges)
+
+
+def _as_wide(value: Any, form: Tensor) -> Any:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(form.dtype) if floating else value
 
 
 def _wide(like: Tensor) -> torch.dtype:

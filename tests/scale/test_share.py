@@ -123,3 +123,24 @@ def test_the_batches_of_a_window_are_checked() -> None:
         step.window([{"x": whole["x"]}])
     with pytest.raises(kdgraph.KDGraphError, match="KD704"):
         step.window([])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_masks_in_half_precision_are_counted_exactly(dtype: torch.dtype) -> None:
+    edge = {"use": "logit_mse", "student": "student.logits", "teacher": "zero", "mask": "mask"}
+    spec = {
+        "kdgraph": 1,
+        "name": "half",
+        "batch": {"x": {"shape": ["B", 4]}, "zero": {"shape": ["B", 4]}, "mask": {"shape": ["B"]}},
+        "models": {"student": {"taps": {"logits": "output"}}},
+        "losses": {"zero": edge},
+    }
+    step = kdgraph.compile(spec, models={"student": nn.Linear(4, 4)})
+    whole = {"x": torch.ones(70_000, 4), "zero": torch.zeros(70_000, 4)}
+    whole["mask"] = torch.ones(70_000, dtype=dtype)
+    one = step(**whole).loss
+    parts = [{n: v[:259] for n, v in whole.items()}, {n: v[259:] for n, v in whole.items()}]
+    with step.window(parts):
+        shares = [step(**part).loss for part in parts]
+    torch.testing.assert_close(torch.stack(shares).sum(), one)
+    torch.testing.assert_close(shares[0], one * 259 / 70_000)  # bfloat16 has no 259
