@@ -245,3 +245,99 @@ def test_a_loss_with_a_wrong_name_is_told_with_a_near_one(read: Read) -> None:
     imported = read(config(weighted(ce=CE, at=term("ATLos", at_pairs={}))))
     assert "did you mean 'ATLoss'" in str(imported.left)
     assert list(tree(imported)["losses"]) == ["ce"]
+
+
+TEXT = """\
+models:
+  model:
+    key: &key 'bert-base-uncased'
+    model_name_or_path: *key
+    config_kwargs: {pretrained_model_name_or_path: *key, num_labels: 3}
+    tokenizer_kwargs: {pretrained_model_name_or_path: *key}
+train:
+  num_epochs: 3
+  model: {forward_proc: 'forward_batch_as_kwargs', requires_grad: True}
+  optimizer:
+    key: 'optimizer_no_decay'
+    kwargs: {optimizer_key: 'AdamW', lr: 1.0e-4, weight_decay: 0.01}
+    filters_params: False
+  scheduler:
+    key: 'get_linear_schedule_with_warmup'
+    kwargs: {num_warmup_steps: 0, num_training_steps: }
+    scheduling_step: 1
+  criterion:
+    key: 'WeightedSumLoss'
+    kwargs:
+      sub_terms:
+        ce:
+          criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}
+          criterion_wrapper:
+            key: 'SimpleLossWrapper'
+            kwargs:
+              input: {is_from_teacher: False, module_path: '.classifier', io: 'output'}
+              target: {uses_label: True}
+          weight: 1.0
+"""
+
+
+def test_a_text_classifier_without_a_teacher(read: Read) -> None:
+    imported = read(TEXT)
+    spec = tree(imported)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    assert spec["models"] == {
+        "student": {
+            "source": "hf/google-bert/bert-base-uncased",
+            "args": {"head": "sequence-classification", "num_labels": 3},
+            "input": {name: name for name in names},
+            "taps": {"logits": "output.logits"},
+        }
+    }
+    assert list(spec["batch"]) == [*names, "label"]
+    assert spec["batch"]["label"]["classes"] == 3
+    assert spec["train"]["optimizer"]["groups"] == [
+        {"params": ["*bias", "*LayerNorm.weight"], "weight_decay": 0.0}
+    ]
+    assert spec["train"]["scheduler"]["use"] == "LinearLR"
+    assert "a tokenizer" in {left.what for left in imported.left}
+    warmed = tree(read(TEXT.replace("num_warmup_steps: 0", "num_warmup_steps: 9")))
+    assert "scheduler" not in warmed["train"]
+
+
+@pytest.mark.parametrize(
+    ("key", "source"),
+    [
+        ("resnet20", "cifar/resnet20"),
+        ("wide_resnet40_4", None),
+        ("densenet_bc_k12_depth100", None),
+        ("fasterrcnn_resnet50_fpn", None),
+        ("mobilenet_v3_large", "torchvision/mobilenet_v3_large"),
+    ],
+)
+def test_networks_by_name(read: Read, key: str, source: str | None) -> None:
+    imported = read(config(weighted(ce=CE)).replace("key: 'tiny'", f"key: '{key}'"))
+    assert tree(imported)["models"]["student"].get("source") == source
+    given = "compile(..., models={'student': net})" in imported.text.replace("\n  #  ", "")
+    assert given == (source is None)
+
+
+def test_a_data_set_that_there_is_not_is_sketched(read: Read) -> None:
+    """The older form of ``datasets``; what a block by hand would say stands in a comment."""
+    parts = """\
+datasets:
+  cifar10:
+    name: 'cifar10'
+    key: 'CIFAR10'
+    splits:
+      train:
+        dataset_id: 'toy/train'
+        kwargs:
+          transform_configs:
+            - {key: 'RandomCrop', kwargs: {size: 32, padding: 4}}
+            - {key: 'ToTensor', kwargs: }
+"""
+    imported = read(parts + config(weighted(ce=CE)))
+    spec = tree(imported)
+    assert "data" not in spec
+    assert "# data: {use: ..., augment: {shift: 4}, batch_size: 8}" in imported.text
+    assert spec["batch"]["image"]["shape"] == ["B", 3, 32, 32]
+    assert "no data set CIFAR10" in str(imported.left)

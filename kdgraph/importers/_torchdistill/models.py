@@ -22,7 +22,6 @@ _HUBS = {  # torch.hub's names of libraries that kdgraph has sources for
     "huggingface/pytorch-image-models": "timm",
     "rwightman/pytorch-image-models": "timm",
 }
-_HEADS = {"text": "sequence-classification"}
 
 
 def read_models(models: At, draft: Draft) -> dict[str, Network]:
@@ -75,7 +74,9 @@ def _text_model(name: str, at: At, model: Model, draft: Draft) -> Network | None
             again.read()
     if tokens is not None:
         draft.leave(tokens, "a tokenizer", "text is made numbers of before kdgraph sees it")
-    model.args = {"head": _HEADS["text"]} | ({"num_labels": classes} if classes else {})
+    model.args = {"head": "sequence-classification"}
+    if classes is not None:
+        model.args["num_labels"] = classes
     model.input = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
     if written.rpartition("/")[2].startswith(("bert-", "electra-", "xlnet-", "albert-")):
         model.input["token_type_ids"] = "token_type_ids"
@@ -87,7 +88,7 @@ def _text_model(name: str, at: At, model: Model, draft: Draft) -> Network | None
 
 def _image_model(name: str, at: At, model: Model, draft: Draft) -> Network:
     args_at = at.get("kwargs", "params")
-    args = dict(args_at.items()) if args_at is not None else {}
+    args = {k: at for k, at in args_at.items() if not at.is_empty} if args_at is not None else {}
     classes = args["num_classes"].count() if "num_classes" in args else None
     hub = at.get("repo_or_dir")
     if hub is not None:
@@ -158,7 +159,7 @@ def _arguments(args: dict[str, At], model: Model, draft: Draft, kind: str | None
     """Arguments of torchvision, and its two ways to ask for weights; of timm, without a kind."""
     for key, at in args.items():
         value = at.read()
-        if at.is_empty or key == "progress":
+        if key == "progress":
             continue
         if key in ("weights", "weights_backbone") and isinstance(value, Opaque | str):
             name = value.name if isinstance(value, Opaque) else value
