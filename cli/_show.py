@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdgraph.errors import Diagnostic
+from kdgraph.errors import Diagnostic, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def dims(shape: Iterable[Any] | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which rich reads no markup: shapes and paths have brackets."""
+    """Text in which rich reads no markup, as shapes and paths have brackets, nor a terminal any."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(visible(text))

@@ -11,7 +11,7 @@ import click
 
 from kdgraph.cli._options import compilation, format_option, out_option, spec_argument
 from kdgraph.cli._ranks import many_option, speaks, start_others
-from kdgraph.cli._show import console, dims, new_table, print_json
+from kdgraph.cli._show import console, dims, new_table, plain, print_json
 
 if TYPE_CHECKING:
     from kdgraph.book import Verdict
@@ -145,7 +145,7 @@ def info(folder: str, form: str) -> None:
     out.print(table)
     table = new_table("made of", "field", "value")
     for field, value in header.fingerprint.items():
-        table.add_row(field, value)
+        table.add_row(plain(field), plain(value))
     out.print(table)
 
 

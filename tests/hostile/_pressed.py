@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_WALL = 60  # seconds until a case that hangs is ended
+_CPU, _WALL = 30, 600  # seconds until a case that computes, or one that waits, is ended
 _SPACE = 6 << 30  # bytes of addresses, so that a case that asks for terabytes hurts nobody else
 
 
@@ -37,6 +37,7 @@ def _child(case: dict[str, Any], out: int, err: int) -> None:
     if case.get("closed_stdin", True):
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     resource.setrlimit(resource.RLIMIT_AS, (_SPACE, _SPACE))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU, _CPU))
     os.chdir(case["folder"])
     os.environ.update(case.get("environ", {}))
     code = 99

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save
 
+import kdgraph
+from kdgraph.book import Book
 from kdgraph.book.header import FOLDER, HEADER, SHARDS, checksum
 from kdgraph.book.remote import local
+from kdgraph.cli.main import main
 from kdgraph.errors import BookError
 from tests.book.small import write
-from tests.hostile.press import Outcome, press
+from tests.hostile.press import FINE, Outcome, press
 
 Change = Callable[[Path], Any]
 
@@ -212,3 +216,48 @@ def test_what_is_fetched_stays_in_its_folder(
     with suppress(BookError):
         local(f"file://{book}")
     assert list(tmp_path.rglob("*.pth")) == [source]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "book"
+    write(path)
+    return path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_row_of_it_is_given(name: str, sound: Path, tmp_path: Path) -> None:
+    """As training and compiling would read it."""
+    book = tmp_path / "book"
+    shutil.copytree(sound, book)
+    CASES[name][0](book)
+    with pytest.raises(BookError, match=r"KD76[12]") as caught:
+        Book.open(book).rows(torch.arange(23))
+    assert len(caught.value.diagnostics) == 1
+
+
+def test_a_book_of_another_spec_is_not_compiled_with(sound: Path) -> None:
+    with pytest.raises(BookError, match=r"KD763.*stale or of something else"):
+        kdgraph.compile(FINE, book=sound)
+    other = FINE.replace("{mid: layer2, logits: output}", "{mid: layer2, last: output}")
+    other = other.replace(".logits", ".last")
+    with pytest.raises(BookError, match=r"KD763.*holds no 'teacher.last'"):
+        kdgraph.compile(other, book=sound)
+
+
+def test_a_book_without_a_header_is_not_compiled_with(sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "book")
+    text(HEADER, b"[" * 10**6)(tmp_path / "book")
+    with pytest.raises(BookError, match="KD762"):
+        kdgraph.compile(FINE, book=tmp_path / "book")
+
+
+def test_what_it_was_made_of_steers_no_terminal(sound: Path, tmp_path: Path) -> None:
+    """Markup of rich and escapes of terminals are shown as they are."""
+    book = tmp_path / "book"
+    shutil.copytree(sound, book)
+    header(fingerprint={"data": "[red]x[/]\x1b]0;owned\x07\u202e"})(book)
+    done = CliRunner().invoke(main, ["book", "info", str(book)])
+    assert done.exit_code == 0
+    assert r"[red]x[/]\x1b]0;owned\x07\u202e" in done.output
+    assert done.output.replace("\n", "").isprintable()
