@@ -30,6 +30,11 @@ _SYNONYMS = {
     "layers": "taps",
     "checkpoint": "weights",
     "model": "source",
+    "rank": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "targets",
+    "init_from": "start_from",
 }
 _FOREIGN = frozenset(get_args(core_schema.ErrorType)) - {"value_error", "assertion_error"}
 

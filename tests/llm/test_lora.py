@@ -14,6 +14,7 @@ from torch import nn
 
 import kdgraph
 from kdgraph.errors import KDGraphError
+from kdgraph.exporter._student import take_student
 from kdgraph.models.load import build_model
 from tests.llm.tiny import batch, logits_only, pair, shallow
 
@@ -89,6 +90,18 @@ def test_a_state_dict_resumes(family: str) -> None:
     again.load_state_dict(step.state_dict())
     first, second = (s(**data()) for s in (step, again))
     assert torch.equal(first.loss, second.loss)
+
+
+def test_a_checkpoint_with_adapters_is_exported_merged(tmp_path: Path) -> None:
+    step = kdgraph.compile(spec("bert"))
+    trained(step)
+    torch.save(step.state_dict(), tmp_path / "last.ckpt")
+    taken = take_student(kdgraph.load_spec(spec("bert")), tmp_path / "last.ckpt", ())
+    assert not adapted(taken.plain)
+    tokens = data()["tokens"]
+    with torch.no_grad():
+        found, wanted = (m.eval()(input_ids=tokens).logits for m in (taken.plain, step.student))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_targets_are_the_ends_of_paths() -> None:
