@@ -14,7 +14,7 @@ import kdgraph  # kdgraph
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, help="stop after so many")
     parser.add_argument("--save", default="student.safetensors")
     args = parser.parse_args()

@@ -26,7 +26,7 @@ def state(step: torch.nn.Module, optimizer: torch.optim.Optimizer, done: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, help="stop after so many")
     parser.add_argument("--bf16", action="store_true", help="blocks compute in bfloat16")
     parser.add_argument("--checkpoint", help="a folder to write at the end, by all processes")

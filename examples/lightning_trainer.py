@@ -24,7 +24,7 @@ class Digits(Distillation):  # kdgraph
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--save", default="student.safetensors")
