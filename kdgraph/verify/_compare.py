@@ -71,7 +71,7 @@ def gap(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Gap:
     """The largest difference; what one of them lacks is 0 there."""
     largest = max((_largest(v) for v in wanted.values()), default=0.0)
     absolute = relative = 0.0
-    at = next(iter(wanted), "")
+    at = ""
     for name in {**wanted, **found}:
         one = found.get(name, torch.zeros(()))
         other = wanted.get(name, torch.zeros(()))

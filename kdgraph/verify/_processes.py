@@ -58,18 +58,26 @@ def _start(folder: Path, rank: int) -> subprocess.Popen[bytes]:
 def _wait(folder: Path, started: Sequence[subprocess.Popen[bytes]]) -> None:
     """Until all are done or one has failed."""
     while any(codes := [process.poll() for process in started]) or None in codes:
-        failed = next((rank for rank, code in enumerate(codes) if code), None)
-        if failed is not None:
-            raise KDGraphError.of(
-                "KD733",
-                f"process {failed + 1} of {len(started)} failed: {_said(folder, failed)}",
-            )
+        failed = {rank: code for rank, code in enumerate(codes) if code}
+        if failed:
+            rank = _first(folder, list(failed))
+            said = _said(folder, rank, failed[rank])
+            raise KDGraphError.of("KD733", f"process {rank + 1} of {len(started)} failed: {said}")
         time.sleep(0.05)
 
 
-def _said(folder: Path, rank: int) -> str:
+def _first(folder: Path, failed: list[int]) -> int:
+    """Who failed first: others then fail because it is gone."""
+    files = {rank: folder / FAILED.format(rank) for rank in failed}
+    killed = [rank for rank, file in files.items() if not file.exists()]
+    return killed[0] if killed else min(failed, key=lambda rank: files[rank].stat().st_mtime_ns)
+
+
+def _said(folder: Path, rank: int, code: int) -> str:
     told = folder / FAILED.format(rank)
     if told.exists():
         return str(json.loads(told.read_text(encoding="utf-8"))["said"])
-    last = (folder / f"said-{rank}").read_text(encoding="utf-8", errors="replace").strip()
-    return last.splitlines()[-1] if last else "without a word"
+    said = folder / f"said-{rank}"
+    last = said.read_text(encoding="utf-8", errors="replace").strip() if said.exists() else ""
+    ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{last.splitlines()[-1]} ({ended})" if last else ended

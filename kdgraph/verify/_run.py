@@ -113,19 +113,24 @@ def _subject(
     found = tried(spec, resume.STEPS, rows, trust)
     wanted = place.type == "cpu" if double is None else double
     subject = Subject(spec, found.batches, networks(spec, trust), trust, place, wanted)
-    notes = [*([found.note] if found.note else []), *_of_spec(spec)]
+    notes = [*([found.note] if found.note else []), *_of_stages(spec)]
     if wanted and (why := why_not_double(subject)) is not None:
         notes.append(f"in float32: {why}")
         subject = subject.single()
+    notes += _of_precision(subject)
     return replace(subject, moving=what_moves(subject)), found.origin, notes
 
 
-def _of_spec(spec: Spec) -> Iterator[str]:
-    """What of a spec the checks do not see."""
+def _of_stages(spec: Spec) -> Iterator[str]:
+    """Which of several stages is looked at."""
     if len(spec.stages) > 1 or (spec.stages and spec.stages[0].phases):
         yield f"in {spec.stages[0].legs[0]!r}, the first of {len(spec.stages)} stages"
-    rounded = [name for name, model in spec.models.items() if model.precision]
-    if rounded:
+
+
+def _of_precision(subject: Subject) -> Iterator[str]:
+    """What of a spec has no meaning in float64."""
+    rounded = [name for name, model in subject.spec.models.items() if model.precision]
+    if rounded and subject.double:
         yield f"in float64 the `precision` of {', '.join(rounded)} is left out"
 
 

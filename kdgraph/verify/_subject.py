@@ -166,7 +166,7 @@ def exact() -> Iterator[None]:
     with (
         torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
         _flag(torch.backends.cuda.matmul, "allow_tf32", False),
-        torch.random.fork_rng(),
+        torch.random.fork_rng(devices=[]),
     ):
         before = torch.are_deterministic_algorithms_enabled()
         warned = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -26,7 +26,7 @@ class Gap:
         relative: the largest there is, each to the largest entry of the tensor that it is in;
             tensors with less than a hundredth of the largest entry of all count as if they had
             that. Infinite where something is no number.
-        at: what has the largest relative one: an edge or a parameter.
+        at: what has the largest relative one: an edge or a parameter; empty where there is none.
     """
 
     absolute: float
