@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keyword import iskeyword
 
-# what every torch.nn.Module has; written out, since reading a spec needs no torch
+# what every torch.nn.Module has, and ModuleDict, in which entries lie; written out, since reading a
+# spec needs no torch
 _ATTRIBUTES = """
     T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl
     _compiled_call_impl _forward_hooks _forward_hooks_always_called _forward_hooks_with_kwargs
@@ -23,6 +24,7 @@ _ATTRIBUTES = """
     register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
     set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
+    clear items keys pop update values
 """
 MODULE = frozenset(_ATTRIBUTES.split())
 
