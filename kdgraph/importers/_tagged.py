@@ -105,7 +105,7 @@ class At:
         """
         found = self.get(*names)
         if found is None:
-            hint = near(names[0], [key for key, _ in self.items()])
+            hint = near(names[0], [key for key, _ in self.items() if key not in names])
             raise SpecError.of(
                 "KD123", f"{self.where} has no {names[0]!r}", span=self.span, help=hint
             )
@@ -161,6 +161,13 @@ class At:
         if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
             raise self.wrong("a list of names", value)
         return [str(v) for v in value]
+
+    def table(self) -> dict[str, Any]:
+        """The value, which has to be a mapping."""
+        value = self._known()
+        if not isinstance(value, dict):
+            raise self.wrong("a mapping", value)
+        return {str(key): inner for key, inner in value.items()}
 
     def wrong(self, expected: str, value: object = None) -> SpecError:
         """The error that something else was expected than ``value`` (left out: what is written)."""

@@ -15,6 +15,12 @@ from tests.importers.files import Read, config, pair, place, term, weighted
 
 LABEL = {"input": place("."), "target": {"uses_label": True}}
 CE = term("CrossEntropyLoss", 1.0, LABEL, reduction="mean")
+INPUTS = {
+    **{f"{r}_module_path": "fc" for r in ("student", "teacher")},
+    **{f"{r}_module_io": "output" for r in ("student", "teacher")},
+    "temperature": 1.0,
+    "alpha": 0,
+}
 KD = {
     **{f"{r}_module_path": "." for r in ("student", "teacher")},
     **{f"{r}_module_io": "output" for r in ("student", "teacher")},
@@ -232,6 +238,29 @@ def test_a_term_that_cannot_be_is_left_and_the_rest_carried(
     (left,) = [left for left in imported.left if left.what.startswith("at (")]
     assert why in left.why
     assert f"# Without an edge here: {left.what}." in imported.text
+
+
+CONV = {"in_channels": 3, "out_channels": 3, "kernel_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "wrapper"),
+    [
+        (["."], {}),
+        ([], {"c": {"path": "connector_dict.c", "io": "output", "conv2d_kwargs": CONV}}),
+        ([], {"c": {"path": ".", "io": "output", "conv2d_kwargs": CONV}}),
+        ([], {"c": {"path": "layer\u00b2.-1", "io": "output", "conv2d_kwargs": CONV}}),
+    ],
+)
+def test_places_that_lead_nowhere(read: Read, row: list[str], wrapper: dict[str, Any]) -> None:
+    feature_pairs = {"one": pair("connector_dict.c" if wrapper else ".", "layer1")}
+    dab = term("AltActTransferLoss", feature_pairs=feature_pairs, margin=1.0, reduction="mean")
+    auxiliary = {"key": "Connector4DAB", "kwargs": {"connectors": wrapper}}
+    student = {"auxiliary_model_wrapper": auxiliary} if wrapper else {}
+    text = config(weighted(dab=dab, kd=term("KDLoss", 1.0, **INPUTS)), student)
+    text = text.replace("sequential: []\n    requires_grad: True", f"sequential: {row}")
+    imported = read(text)
+    assert not {"dab"} & set(tree(imported)["losses"])
 
 
 def test_a_number_behind_a_tag_is_left_with_its_term(read: Read) -> None:

@@ -140,7 +140,8 @@ def _transform(at: At, rows: Rows, draft: Draft) -> None:
     init = at.get("init")
     kwargs_at = init.get("kwargs") if init is not None and _is_mapping(init) else None
     kwargs_at = kwargs_at or at.get("kwargs", "params")
-    kwargs = kwargs_at.read() if kwargs_at is not None and _is_mapping(kwargs_at) else {}
+    kwargs = kwargs_at.read() if kwargs_at is not None else {}
+    kwargs = kwargs if isinstance(kwargs, dict) else {}  # what only a call would tell
     at.ledger.take(at.path, whole=True)
     size = _size(kwargs.get("size"))
     if size is not None:

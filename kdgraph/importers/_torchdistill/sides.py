@@ -94,15 +94,22 @@ class Side:
         if isinstance(found, str):
             raise Cannot(found)
         if found is not None:
-            if io == "input":
-                return self.place(found.path, found.io)
-            return Place(self.place(found.path, found.io).ref, found)
+            below = self._below(found)
+            return below if io == "input" else Place(below.ref, found)
         return Place(self.tap(path, io))
+
+    def _below(self, added: Added) -> Place:
+        """What an added module reads."""
+        if added.path == "." or added.path.lstrip("+.") in self.added:
+            raise Cannot(f"{added.name} does not read a module of the network")
+        return self.place(added.path, added.io)
 
     def _whole(self, io: Io) -> Place:
         if io == "input":
             raise Cannot("it reads what comes into the whole model")
         if self.sequential:  # then the model ends with the last of them
+            if self.sequential[-1] == ".":
+                raise Cannot("`sequential` names the whole model in itself")
             return self.place(self.sequential[-1])
         return Place(self.draft.tap(self.role, self.network.output))
 
@@ -133,11 +140,16 @@ class Side:
             return path
         blocks = self.network.blocks
         stage = parts[0].removeprefix("layer")
-        if blocks is None or len(parts) < 2 or not parts[1].startswith("-") or not stage.isdigit():
+        if (
+            blocks is None
+            or len(parts) < 2
+            or not parts[1].startswith("-")
+            or not stage.isdecimal()
+        ):
             raise Cannot(f"{path!r} counts from the end, which takes the model itself")
         sizes = blocks[0]
         number = int(stage)
-        if not 1 <= number <= len(sizes) or not parts[1][1:].isdigit():
+        if not 1 <= number <= len(sizes) or not parts[1][1:].isdecimal():
             raise Cannot(f"{self.network.name} has no {path!r}")
         index = sizes[number - 1] - int(parts[1][1:])
         if index < 0:

@@ -49,9 +49,7 @@ def add_adaptations(at: At | None, side: Side, draft: Draft) -> None:
 
 def _adapter(key: str, kwargs: At | None) -> tuple[Any, int | None, list[str]]:
     """The adapter for a module by its class, or why there is none; channels; what differs."""
-    args = kwargs.read() if kwargs is not None else {}
-    if not isinstance(args, dict):
-        return "has no arguments by name", None, []
+    args = kwargs.table() if kwargs is not None else {}
     if key in ("ConvReg", "Conv2d"):
         inner = {"ConvReg": ("num_output_channels",), "Conv2d": ("out_channels",)}[key][0]
         norm = key == "ConvReg"
@@ -134,7 +132,7 @@ def _connectors(kwargs: At, side: Side, draft: Draft) -> None:
     """``Connector4DAB``: a convolution, and a batch norm behind it where one is described."""
     for name, config in kwargs.need("connectors").items():
         path, io = _source(config)
-        conv = config.need("conv2d_kwargs", "conv_params").read()
+        conv = config.need("conv2d_kwargs", "conv_params").table()
         norm = config.get("bn2d_kwargs", "bn_params")
         if norm is not None:
             norm.read()
@@ -146,7 +144,7 @@ def _regressors(kwargs: At, side: Side, draft: Draft) -> None:
     """``VariationalDistributor4VID``: three 1x1 convolutions with ReLUs between; no biases."""
     for name, config in kwargs.need("regressors").items():
         path, io = _source(config)
-        args = config.need("kwargs", "regressor_kwargs", "regressor_params").read()
+        args = config.need("kwargs", "regressor_kwargs", "regressor_params").table()
         middle, out = args.get("middle_channels"), args.get("out_channels")
         first = {"use": "conv1x1", "bias": False, "activation": "relu"}
         chain: Any = [first, first, {"use": "conv1x1", "bias": False}]
@@ -163,7 +161,7 @@ def _embeddings(kwargs: At, side: Side, draft: Draft) -> None:
     """``Student4ICKD``: a 3x3 convolution without bias and a batch norm."""
     for name, config in kwargs.need("embeddings").items():
         path, io = _source(config)
-        args = config.read()
+        args = config.table()
         conv = {"kernel_size": 3, "padding": 1}
         found = _conv(conv, args.get("out_channels", 128), norm=True, relu=False)
         _put(f"embed_dict.{name}", name, config, (path, io), found, side, draft)
