@@ -226,7 +226,7 @@ class TrainSpec(Strict):
     """The largest norm of a model's gradients, all of them together; left out: not clipped."""
 
     accumulate: Count = 1
-    """Batches whose gradients are averaged into one step of the optimiser."""
+    """Batches that are one in a step of the optimiser: rows of all of them count alike."""
 
     seed: Seed = 0
     """Of initial values, data order, augmentation and dropout. A second run uses seed + 1."""

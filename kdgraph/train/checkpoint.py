@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kdgraph.models.bounded import bounded
 from kdgraph.runtime.parts import MODULE, PROGRESS, fill, forms, has_parts, module_state, write_part
@@ -150,6 +150,28 @@ def read(path: Path) -> dict[str, Any]:
     if there != rest.pop("tensors"):
         raise ValueError("the parts that are there are not all that were written")
     return {**rest, "distill": module_state(path), "folder": str(path)}
+
+
+def as_sharded(optimizer: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """The state of an optimiser that is whole in every process, each tensor as its parameter is.
+
+    Args:
+        optimizer: as ``read`` gave it of a file.
+        parameters: of the present module, by the names that the state has.
+    """
+    state = dict(optimizer["state"])
+    for name, at in _indices(optimizer):
+        owner = parameters[name]
+        if isinstance(owner, DTensor):
+            state[at] = {key: _like(value, owner) for key, value in state.get(at, {}).items()}
+    return {**optimizer, "state": {at: values for at, values in state.items() if values}}
+
+
+def _like(value: Any, owner: DTensor) -> Any:
+    if not isinstance(value, Tensor) or value.shape != owner.shape:
+        return value
+    here = value.to(owner.device)
+    return distribute_tensor(here, owner.device_mesh, owner.placements, src_data_rank=None)
 
 
 def with_tensors(

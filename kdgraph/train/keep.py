@@ -20,7 +20,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.spec.legs import actions
 from kdgraph.train import checkpoint
 from kdgraph.train.learner import Learner
-from kdgraph.train.ranks import meet, writes
+from kdgraph.train.ranks import meet, told, writes
 
 LAST, BEST, WEIGHTS = "last.ckpt", "best.safetensors", "weights.safetensors"
 STAGES, MODELS = "stages", "models"  # folders: the student after each stage, others that learn
@@ -102,7 +102,7 @@ class Keeper(Callback):
     def _take_best(self, learner: Learner) -> None:
         meet()  # it has been written
         best = self._best_file(learner)
-        if learner.settings.keep == "best" and best.exists():
+        if learner.settings.keep == "best" and told(best.exists()):
             load_weights(learner.student, best)
 
     def _best_file(self, learner: Learner) -> Path:
@@ -125,7 +125,7 @@ class Keeper(Callback):
         Raises:
             DataError: KD716 when it is of another run, or cannot be read.
         """
-        path = checkpoint.place(self.folder / LAST)
+        path = told(checkpoint.place(self.folder / LAST))
         if path is None:
             return
         try:
@@ -133,11 +133,17 @@ class Keeper(Callback):
         except Exception as error:  # a damaged file can make the reader raise anything
             said = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise DataError.of("KD716", f"{path} cannot be read: {said}") from error
-        check_fingerprint(path, state["fingerprint"], self.fingerprint)
-        for name in _KEPT:
-            setattr(self, name, state["keeper"][name])
-        self.history = list(state["history"])
-        learner.take_up(state)
+        if not isinstance(state, Mapping):
+            raise DataError.of("KD716", f"{path} holds a {type(state).__name__}, no checkpoint")
+        check_fingerprint(path, state.get("fingerprint"), self.fingerprint)
+        try:
+            for name in _KEPT:
+                setattr(self, name, state["keeper"][name])
+            self.history = list(state["history"])
+            learner.take_up(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            said = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise DataError.of("KD716", f"{path} is damaged: {said}") from error
 
     def finish(self, learner: Learner, *, ended: bool) -> Path:
         """Leaves the student with the weights that are kept, and writes them.

@@ -18,7 +18,7 @@ from kdgraph.runtime.carry import carry
 from kdgraph.runtime.module import DistillModule
 from kdgraph.spec.language import Spec
 from kdgraph.spec.training import TrainSpec
-from kdgraph.train.checkpoint import with_tensors
+from kdgraph.train.checkpoint import as_sharded, with_tensors
 from kdgraph.train.course import Course
 from kdgraph.train.data._load import eval_loader, train_loader
 from kdgraph.train.data._split import seed_of
@@ -351,10 +351,11 @@ class Learner(Scorer):
         """Restores what Lightning has built by now."""
         self._first_iteration = self.iteration
         if self._start:
-            state = self._start["optimizer"]
+            state, parameters = self._start["optimizer"], named(self.distill)
             if "folder" in self._start:
-                parameters = named(self.distill)
                 state = with_tensors(state, Path(self._start["folder"]), parameters)
+            else:
+                state = as_sharded(state, parameters)
             restore(self.optimizer, self.distill, state)
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(self._start["scheduler"])

@@ -16,7 +16,7 @@ from kdgraph.spec.language import Spec
 from kdgraph.train.data._open import open_data
 from kdgraph.train.derive import teacher_by_itself, to_train
 from kdgraph.train.keep import LAST, WEIGHTS, fingerprint, write_json
-from kdgraph.train.ranks import meet, writes
+from kdgraph.train.ranks import told, writes
 from kdgraph.train.report.follow import recall
 from kdgraph.train.result import Run
 from kdgraph.train.score import find_score
@@ -49,7 +49,7 @@ def train_teachers(
             continue  # what only lends its parts to a student is no teacher
         elif (found := _score_teacher(spec, name, setting, trust)) is not None:
             runs.append(found)
-    return runs, files, moved
+    return runs, files, told(moved)
 
 
 def _content(path: Path) -> bytes | None:
@@ -62,8 +62,7 @@ def _train_teacher(
     own = teacher_by_itself(spec, name)
     assert own.train is not None
     mark, record = fingerprint(own, own.train.seed, {}), folder / "run.json"
-    known = _known(record, mark)
-    meet()  # before it is written anew
+    known: Run | None = told(_known(record, mark))
     if known is not None:
         setting.board.say(f"{name}: trained before, {known.weights}")
         recall(setting.report, known, folder / LAST)

@@ -133,15 +133,16 @@ def one(folder: Path) -> dict[str, Any]:
         "best": alone(BEST, folder / "one/best"),
     }
     alone(SPEC, folder / "one/half", steps=5)
-    shutil.copytree(folder / "one/half", folder / "two/from_one")
+    for name in ("from_one", "from_one_sharded"):
+        shutil.copytree(folder / "one/half", folder / "two" / name)
     return found
 
 
 @pytest.fixture(scope="module")
 def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     out = {name: str(folder / "two" / name) for name in (
-        "whole", "turns", "small_end", "best", "half", "sharded", "half_sharded", "from_one", "few",
-        "before", "between",
+        "whole", "turns", "small_end", "best", "half", "sharded", "half_sharded", "from_one",
+        "from_one_sharded", "few", "before", "between",
     )}  # fmt: skip
     how: dict[str, dict[str, Any]] = {
         name: {"spec": SPEC, "out": place} for name, place in out.items()
@@ -152,7 +153,8 @@ def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     how["half"]["steps"] = how["half_sharded"]["steps"] = 5
     how["sharded"] |= {"strategy": "fsdp2", "spec": BEST}
     how["half_sharded"]["strategy"] = "fsdp2"
-    how["from_one"]["resume"] = True
+    how["from_one"]["resume"] = how["from_one_sharded"]["resume"] = True
+    how["from_one_sharded"]["strategy"] = "fsdp2"
     how["before"]["dies"], how["between"]["dies"] = "before", "between"
     for place in ("before", "between"):
         how[f"{place}, resumed"] = {"spec": SPEC, "out": out[place], "resume": True}
@@ -228,9 +230,10 @@ def test_two_go_on_where_two_stopped(folder: Path, two: Any) -> None:
         check_equal(folder, f"two/{place}", "two/whole")
 
 
-def test_two_go_on_where_one_stopped(folder: Path, one: Any, two: Any) -> None:
-    check_close(folder, "two/from_one", "one/whole")
-    check_figures(two, "from_one", one["whole"])
+@pytest.mark.parametrize("name", ["from_one", "from_one_sharded"])
+def test_two_go_on_where_one_stopped(folder: Path, one: Any, two: Any, name: str) -> None:
+    check_close(folder, f"two/{name}", "one/whole")
+    check_figures(two, name, one["whole"])
 
 
 @pytest.mark.parametrize("name", ["half", "half_sharded"])
