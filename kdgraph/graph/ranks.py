@@ -46,7 +46,8 @@ def gather_rows(value: Tensor, rows: Tensor) -> Tensor:
 def own_rows(whole: Tensor, rows: Tensor) -> Tensor:
     """The rows of this rank among those of all: the opposite of ``gather_rows``.
 
-    It has no gradient: what others make of these rows would be missing from it.
+    Its gradient is gathered: what a rank makes of its rows moves, by what they were computed of,
+    the rows of others.
     """
     return whole if world_size() == 1 else _own(whole, rows)
 
@@ -120,6 +121,15 @@ def _own(whole: Tensor, rows: Tensor) -> Tensor:
 @_own.register_fake
 def _fake_own(whole: Tensor, rows: Tensor) -> Tensor:
     return whole.new_empty(whole.shape[0] // world_size(), *whole.shape[1:])
+
+
+def _every_part(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    (rows,) = ctx.saved_tensors
+    # each rank's own part stands for N times itself
+    return gather_rows(grad, rows) / world_size(), None
+
+
+_own.register_autograd(_every_part, setup_context=_keep_rows)
 
 
 @torch.library.custom_op("kdgraph::sum_over_ranks", mutates_args=())

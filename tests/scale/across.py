@@ -71,6 +71,10 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "links": {},
     },
+    "trained_signal": {  # its gradient reaches the rows of other ranks
+        "signals": {"margin": {"use": "margin_relu", "of": "student.mid"}},
+        "losses": {"mid": edge("hint", student="margin", teacher="teacher.mid")},
+    },
     "relations": {
         "losses": {
             "relation": edge("relation", **MID),
