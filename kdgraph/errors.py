@@ -28,6 +28,7 @@ _ALIKE = str.maketrans(
     "аеорсухѕіјӏһԁԛԝАВЕЅІЈКМНОРСТУХαικνορυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧօոսհıɑɡ",
     "aeopcyxsijlhdqwABESIJKMHOPCTYXaikvopuxABEZHIKMNOPTYXonuhiag",
 )
+_LONGEST, _COMPARED = 80, 8  # letters of a name, and choices, that a near match is looked for in
 Severity = Literal["error", "warning"]
 
 
@@ -181,9 +182,20 @@ def _plain(letter: str) -> str:
 def near(name: str, choices: Iterable[str]) -> str | None:
     """A "did you mean" for a name that is not among ``choices``, or None.
 
-    A second choice is named only where it is about as near as the first.
+    A second choice is named only where it is about as near as the first. Names that nobody would
+    mistype are not compared, nor all of many that have the same letters: that takes long.
     """
-    found = difflib.get_close_matches(name, list(choices), n=2, cutoff=0.6)
+    if len(name) > _LONGEST:
+        return None
+    quick = difflib.SequenceMatcher(b=name)
+    likely: list[tuple[float, str]] = []
+    for choice in choices:
+        if len(choice) <= _LONGEST:
+            quick.set_seq1(choice)
+            if quick.real_quick_ratio() >= 0.6 and (most := quick.quick_ratio()) >= 0.6:
+                likely.append((most, choice))
+    some = [choice for _, choice in sorted(likely, key=lambda c: -c[0])[:_COMPARED]]
+    found = difflib.get_close_matches(name, some, n=2, cutoff=0.6)
     if len(found) == 2 and _likeness(name, found[1]) < _likeness(name, found[0]) - 0.1:
         del found[1]
     return f"did you mean {' or '.join(repr(f) for f in found)}?" if found else None

@@ -44,7 +44,16 @@ def check_references(spec: Spec, places: Places, *, broken: Broken = ()) -> list
         () if broken else check_stages(spec, places),
         () if broken else check_book(spec, places, names),
     )
-    return at_most(dict.fromkeys(found))
+    return at_most(_once(found))
+
+
+def _once(found: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
+    """Each finding the first time; no more is looked for than is asked for."""
+    seen: set[Diagnostic] = set()
+    for one in found:
+        if one not in seen:
+            seen.add(one)
+            yield one
 
 
 def _nothing_to_train(spec: Spec, places: Places) -> Iterator[Diagnostic]:

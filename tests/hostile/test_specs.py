@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +43,20 @@ def chain(length: int) -> dict[str, str]:
     }
 
 
-SIZES = "batch:\n  image: {shape: [B, 1, 8, 8]}"
-STUDENT = "    args: {in_channels: 1, width: 0.25}\n    taps: {mid: layer2, logits: output}\nlosses"
+def alike(length: int, count: int) -> str:
+    """Models whose names are hard to tell apart, and as many references to others like them."""
+    chance = random.Random(0)
+
+    def name() -> str:
+        return "n" + "".join(chance.choice("ab") for _ in range(length))
+
+    models = "".join(f"  {name()}: {{taps: {{x: output}}}}\n" for _ in range(count))
+    losses = "".join(
+        f"  l{i}: {{use: soft_target, student: {name()}.x, teacher: {name()}.x}}\n"
+        for i in range(count)
+    )
+    return fine("models:\n", f"models:\n{models}") + losses
+
 
 CASES: dict[str, Case] = {
     # --- text
@@ -128,6 +141,8 @@ CASES: dict[str, Case] = {
         "KD201",
         r"U\+043E CYRILLIC SMALL LETTER O",
     ),
+    "names of 190 letters that are alike": Case(alike(190, 190), "KD202", errors=None),
+    "names of 79 letters that are alike": Case(alike(79, 190), "KD202", errors=None),
     # --- numbers
     "negative epochs": Case(
         FINE + "train: {epochs: -3, optimizer: {use: SGD, lr: 0.1}}\n", "KD113", "epochs"
