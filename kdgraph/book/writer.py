@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kdgraph.book.files import cannot, locked, put, sound, sweep
-from kdgraph.book.header import FOLDER, HEADER, SHARDS, Header, Shard, checksum, small
+from kdgraph.book.header import FOLDER, HEADER, MAX_SHARDS, SHARDS, Header, Shard, checksum, small
 from kdgraph.errors import BookError
 
 _LONGEST = 32 << 20  # bytes of the list of shards
@@ -63,6 +63,9 @@ class Writer:
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
+        if (count := self.header.views * self.header.shards_per_view) > MAX_SHARDS:
+            message = f"the book would have {count:,} shards, more than {MAX_SHARDS:,}"
+            raise BookError.of("KD765", message, help="fewer views, or a smaller part of the data")
         try:
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save
 
 import kdgraph
-from kdgraph.book import Book
+from kdgraph.book import Book, Writer
 from kdgraph.book.header import FOLDER, HEADER, SHARDS, checksum
 from kdgraph.book.remote import local
 from kdgraph.cli.main import main
 from kdgraph.errors import BookError
-from tests.book.small import write
+from tests.book.small import plan, write
 from tests.hostile.press import FINE, Outcome, press
 
 Change = Callable[[Path], Any]
@@ -261,3 +261,9 @@ def test_what_it_was_made_of_steers_no_terminal(sound: Path, tmp_path: Path) -> 
     assert done.exit_code == 0
     assert r"[red]x[/]\x1b]0;owned\x07\u202e" in done.output
     assert done.output.replace("\n", "").isprintable()
+
+
+def test_more_shards_than_are_read_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BookError, match=r"KD765.*1,000,000 shards"):
+        Writer(tmp_path / "book", plan(rows=6_000_000, views=1)).__enter__()
+    assert not (tmp_path / "book").exists()
