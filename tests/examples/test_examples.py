@@ -109,6 +109,11 @@ def test_every_trainer_and_number_of_processes_gives_the_same_student(
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5, msg=key)
 
 
+def test_the_networks_have_the_size_that_is_told(runs: Runs) -> None:
+    sizes = [sum(p.numel() for p in net.parameters()) for net in runs.digits.pair().values()]
+    assert all(f"{size:,}" in runs.digits.pair.__doc__ for size in sizes)
+
+
 def test_blocks_in_bf16_compute_in_bf16(runs: Runs) -> None:
     alone, found = runs.student("bare_1"), runs.student("fsdp2_2_bf16")
     apart = max(float((found[key] - alone[key]).abs().max()) for key in alone)
