@@ -33,14 +33,18 @@ def rows_of_ranks(value: Tensor) -> Tensor:
     return rows
 
 
-def gather_rows(value: Tensor, rows: Tensor) -> Tensor:
+def gather_rows(value: Tensor, rows: Tensor, sized: bool = True) -> Tensor:
     """The rows of all ranks in their order: [n, ...] -> [sum of rows, ...].
 
     Args:
         value: the rows of this rank.
         rows: how many each rank has (``rows_of_ranks``).
+        sized: a row is known to have the same shape on every rank; else that is asked.
+
+    Raises:
+        InputError: KD704 where rows differ in shape.
     """
-    return value if world_size() == 1 else _gather(value, rows)
+    return value if world_size() == 1 else _gather(value, rows, sized)
 
 
 def own_rows(whole: Tensor, rows: Tensor) -> Tensor:
@@ -82,7 +86,9 @@ def _fake_rows(value: Tensor, even: bool) -> Tensor:
 
 
 @torch.library.custom_op("kdgraph::gather_rows", mutates_args=())
-def _gather(value: Tensor, rows: Tensor) -> Tensor:
+def _gather(value: Tensor, rows: Tensor, sized: bool) -> Tensor:
+    if not sized:
+        _same_rows(value)
     most, own = int(rows.max()), value.shape[0]
     # as bytes: a backend need not know the type
     flat = value.detach().contiguous().reshape(own, -1).view(torch.uint8)
@@ -95,17 +101,32 @@ def _gather(value: Tensor, rows: Tensor) -> Tensor:
 
 
 @_gather.register_fake
-def _fake_gather(value: Tensor, rows: Tensor) -> Tensor:
+def _fake_gather(value: Tensor, rows: Tensor, sized: bool) -> Tensor:
     return value.new_empty(world_size() * value.shape[0], *value.shape[1:])
 
 
-def _keep_rows(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+def _same_rows(value: Tensor) -> None:
+    """Backends would end the process, wait for ever, or mix up what they move."""
+    own = torch.tensor(value.shape[1:], device=value.device)
+    every = [torch.empty_like(own) for _ in range(world_size())]
+    distributed.all_gather(every, own)
+    forms = torch.stack(every).tolist()
+    if any(form != forms[0] for form in forms):
+        raise InputError.of(
+            "KD704",
+            "rows that are read together have one shape on every rank, not "
+            f"{', '.join(str(form) for form in forms)}",
+            help="pad to one length on every rank, or, of a loss, give the edge scope: rank",
+        )
+
+
+def _keep_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[1])
 
 
-def _own_part(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+def _own_part(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     (rows,) = ctx.saved_tensors
-    return own_rows(grad, rows) * world_size(), None
+    return own_rows(grad, rows) * world_size(), None, None
 
 
 _gather.register_autograd(_own_part, setup_context=_keep_rows)

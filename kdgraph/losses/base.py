@@ -188,8 +188,9 @@ class RowLoss(Loss):
         for factor in factors[1:]:
             each = each * over_rows(factor, widest)
         if self.reduction == "batchmean":
-            each = each.reshape(len(each), -1).amax(1)
-        return each.sum()
+            return each.reshape(len(each), -1).amax(1).sum()
+        # a mask of samples counts each of their rows, of which another batch may have more
+        return each.sum() * max(rows // each.numel(), 1)
 
     def forward(
         self, *, mask: Tensor | None = None, row_weight: Tensor | None = None, **inputs: Any

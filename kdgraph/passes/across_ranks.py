@@ -37,7 +37,9 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
     path = "rewritten.across_ranks"
     if graph.graph.find_nodes(op="call_module", target=path):
         return graph
-    gather = _Gather(graph)
+    gather = _Gather(
+        graph, any(isinstance(n, str) for e in context.spec.batch.values() for n in e.shape[1:])
+    )
     for node in list(graph):
         if role_of(node) == "signal" and node.op == "call_module":
             _signal(node, gather, context)
@@ -51,10 +53,15 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
 
 
 class _Gather:
-    """The rows of all ranks, of each tensor once."""
+    """The rows of all ranks, of each tensor once.
 
-    def __init__(self, graph: DistillGraph) -> None:
-        self.graph = graph
+    Args:
+        graph: to which nodes are added.
+        free: ranks may be given other sizes than the number of rows.
+    """
+
+    def __init__(self, graph: DistillGraph, free: bool) -> None:
+        self.graph, self.free = graph, free
         self.batch = graph.graph.find_nodes(op="placeholder")
         self.rows: dict[fx.Node, fx.Node] = {}
         self.found: dict[fx.Node, fx.Node] = {}
@@ -73,9 +80,10 @@ class _Gather:
     def every(self, value: fx.Node) -> fx.Node:
         if value not in self.found:
             rows = self.numbers(value)
+            free = self.free and len(shape_of(value) or ()) > 1
             at = rows if rows.args[0] is value or value.op == "placeholder" else value
             with self.graph.graph.inserting_after(at):
-                node = self.graph.graph.call_function(gather_rows, (value, rows))
+                node = self.graph.graph.call_function(gather_rows, (value, rows, not free))
             self.found[value] = _as(value, node, shape_of(value))
         return self.found[value]
 

@@ -205,8 +205,21 @@ def stepped(case: str, rank: int, world: int) -> dict[str, Any]:
     return {"loss": out.loss.item(), "losses": losses, "grads": grads}
 
 
+def padded_apart(rank: int) -> str:
+    """What a step says whose ranks have padded tokens, which it reads together, to two lengths."""
+    CASES["apart"] = {"batch": TOKENS, "losses": {"pearson": edge("pearson", **MID)}}
+    length = L - rank % 2
+    own = {"x": torch.randn(3, length, 6).double(), "mask": torch.ones(3, length)}
+    try:
+        compiled("apart")(**own, label=torch.zeros(3, length, dtype=torch.int64))
+    except kdgraph.KDGraphError as error:
+        return str(error)
+    return ""
+
+
 def run() -> dict[str, Any]:
     rank, world = 0, 1
     if distributed.is_initialized():
         rank, world = distributed.get_rank(), distributed.get_world_size()
-    return {case: stepped(case, rank, world) for case in CASES}
+    found: dict[str, Any] = {case: stepped(case, rank, world) for case in CASES}
+    return found | ({"apart": padded_apart(rank)} if world > 1 else {})

@@ -36,6 +36,12 @@ def test_scope_rank_keeps_to_the_rows_of_each_rank(ranks: Any) -> None:
     assert first != second
 
 
+def test_rows_of_two_lengths_are_not_read_together(ranks: Any) -> None:
+    for found in ranks("across", 2):
+        assert "KD704" in found["apart"]
+        assert "[5, 7], [4, 7]" in found["apart"]
+
+
 IN_WINDOWS = [
     c for c in across.CASES if c not in ("batch_signals", "trained_signal", "relations", "rank")
 ]
@@ -59,6 +65,34 @@ def test_micro_batches_of_a_window_add_up_to_the_large_batch(case: str, averaged
     torch.testing.assert_close(across.gradients(small), across.gradients(large))
     after = small(**whole)  # the window is closed
     assert after.loss.item() == pytest.approx(out.loss.item(), rel=1e-12)
+
+
+def test_a_mask_of_samples_counts_the_tokens_of_each_micro_batch() -> None:
+    batch = across.TOKENS | {"mask": {"shape": ["B"]}}
+    losses = {"soft": across.edge("soft_target", **across.LOGITS, mask="mask")}
+    taps = {"logits": "output"}
+    spec = {
+        "kdgraph": 1,
+        "name": "padded to the longest",
+        "batch": batch,
+        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
+        "losses": losses,
+    }
+    models = {"teacher": across.net(7, 1), "student": across.net(7, 2)}
+    step = kdgraph.compile(spec, models=models).double()
+    parts, kept = [], (3, 1)
+    for length, samples in zip((2, 9), kept, strict=True):
+        parts.append({
+            "x": torch.randn(4, length, 6).double(),
+            "label": torch.zeros(4, length, dtype=torch.int64),
+            "mask": (torch.arange(4) < samples).float(),
+        })  # fmt: skip
+    means = [step(**part).loss.item() for part in parts]
+    with step.window(parts):
+        total = sum(step(**part).loss.item() for part in parts)
+    rows = [n * len(part["x"][0]) for n, part in zip(kept, parts, strict=True)]
+    mean = sum(n * value for n, value in zip(rows, means, strict=True)) / sum(rows)
+    assert total == pytest.approx(mean, rel=1e-12)
 
 
 def test_a_mask_that_a_trained_model_makes_cannot_be_counted_beforehand() -> None:
