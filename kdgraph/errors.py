@@ -62,7 +62,7 @@ class Diagnostic:
         return {
             "code": self.code,
             "severity": self.severity,
-            "message": visible(self.message),
+            "message": visible(_cut(self.message)),
             "file": visible(place.file) if place else None,
             "line": place.line if place else None,
             "column": place.column if place else None,
@@ -70,7 +70,7 @@ class Diagnostic:
         }
 
     def __str__(self) -> str:
-        head = f"{self.severity}[{self.code}]: {self.message}"
+        head = f"{self.severity}[{self.code}]: {_cut(self.message)}"
         lines = [head if self.span is None else f"{self.span}: {head}"]
         if self.span is not None and self.span.excerpt:
             number = f"{self.span.line:>5}"
@@ -81,7 +81,14 @@ class Diagnostic:
 
     def _helps(self) -> list[str]:
         """What would help, and what the eye would not find."""
-        return [*([] if self.help is None else [self.help]), *look_alikes(self.message)]
+        helps = [*([] if self.help is None else [self.help]), *look_alikes(self.message)]
+        return [_cut(text) for text in helps]
+
+
+def _cut(text: str) -> str:
+    """Text that nobody would read to its end, without its middle; tables are shorter."""
+    half = 2000
+    return text if len(text) <= 2 * half else f"{text[:half]} ... {text[-half:]}"
 
 
 def _window(span: Span, width: int = 120) -> tuple[str, str]:
