@@ -24,6 +24,7 @@ COMMANDS = [
     "schema",
     "taps",
     "train",
+    "verify",
 ]
 
 IMPORTED = Path(__file__).parents[1] / "importers" / "whole.yaml"
