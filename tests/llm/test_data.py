@@ -25,6 +25,12 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "one", "two", "three", "four"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of a few words, and some documents."""
     place = tmp_path_factory.mktemp("words")
+    tokenizer_in(place)
+    return place
+
+
+def tokenizer_in(place: Path) -> None:
+    """Writes a tokenizer of a few words into ``tokenizer``, and documents into ``texts``."""
     own = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
     own.pre_tokenizer = Whitespace()
     own.post_processor = TemplateProcessing(
@@ -34,8 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=own, **special).save_pretrained(place / "tokenizer")
     (place / "texts").mkdir()
     for i in range(10):
-        (place / "texts" / f"{i}.txt").write_text("one two three four " * (i + 1))
-    return place
+        (place / "texts" / f"{i}.txt").write_text("one two three four " * (i + 3))
 
 
 def numbers(*sizes: int) -> list[torch.Tensor]:
