@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["torch", "torchvision", "timm", "transformers", "lightning", "sklearn", "triton"]
-VOCABULARY = ["losses", "adapters", "signals", "schedules", "actions", "models", "importers", "train.data"]
+VOCABULARY = [
+    "losses", "adapters", "signals", "schedules", "actions", "models", "importers", "train.data"
+]  # fmt: skip
 
 # Runs in a fresh interpreter: names the first module after whose import something heavy is loaded.
 # "package.*" stands for its modules; a helper that does need torch starts with an underscore.
