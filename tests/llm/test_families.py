@@ -18,9 +18,10 @@ Step = kdgraph.DistillModule
 
 @cache
 def opened(family: str) -> Step:
-    """A pair of a family with a link of hidden states, so that both models are captured inside."""
+    """A pair of a family; of some with a link of hidden states, so that models are opened."""
     torch.manual_seed(0)
-    return kdgraph.compile(pair(family, attention_mask="there"))
+    spec = pair(family, attention_mask="there")
+    return kdgraph.compile(spec if family in ("llama", "bert") else logits_only(spec))
 
 
 def gradients(step: Step, data: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
