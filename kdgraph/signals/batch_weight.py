@@ -23,7 +23,7 @@ class BatchWeight(Signal):
     of the shape of ``x``) take no part in the mean and weigh 0. Values below 0 count as 0. Where
     all are 0, all weigh 1. The weights are constants for autograd.
 
-    The mean is that of the batch at hand: with several processes, of each one's own part.
+    The mean is that of the batch at hand, of all its parts where several processes share it.
     """
 
     use: Literal["batch_weight"] = "batch_weight"
