@@ -77,7 +77,7 @@ def test_several_calls_have_one_mean_and_variance() -> None:
 @pytest.mark.parametrize("rung", ["fx", "export", "ports"])
 def test_as_in_training_on_every_rung(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def only(module: nn.Module, inputs: Any, taps: Any, **options: Any) -> Any:
-        return capture(module, inputs, taps, **options, rungs=[rung])
+        return capture(module, inputs, taps, **options | {"rungs": [rung]})
 
     monkeypatch.setattr(together, "capture", only)
     teacher = net(0)

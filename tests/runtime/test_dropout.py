@@ -94,7 +94,7 @@ def test_random_on_every_rung(
     teacher: nn.Module, rung: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def only(module: nn.Module, inputs: Any, taps: Any, **options: Any) -> Any:
-        return capture(module, inputs, taps, **options, rungs=[rung])
+        return capture(module, inputs, taps, **options | {"rungs": [rung]})
 
     monkeypatch.setattr(together, "capture", only)
     expected = []

@@ -130,7 +130,7 @@ def test_follows_a_move_on_every_rung(rung: str, monkeypatch: pytest.MonkeyPatch
     from kdgraph.capture.ladder import capture
 
     def only(module: nn.Module, inputs: Any, taps: Any, **options: Any) -> Any:
-        return capture(module, inputs, taps, **options, rungs=[rung])
+        return capture(module, inputs, taps, **options | {"rungs": [rung]})
 
     monkeypatch.setattr(together, "capture", only)
     step = compiled().double()
