@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from kdgraph.verify._run import _row, _subject
 from kdgraph.verify._subject import Subject
 from kdgraph.verify.ranks import job_of
 
-NETS = "tests.verify.nets"
+# where the processes that a test starts find them too
+sys.path.append(str(Path(__file__).parent / "modules"))
+NETS = "verify_nets"
 TAPS = {"mid": "3", "logits": "output"}
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
 SPEC: dict[str, Any] = {
