@@ -170,6 +170,20 @@ def compiled(case: str, **settings: Any) -> kdgraph.DistillModule:
     return kdgraph.compile(spec, models=models, **settings).double()
 
 
+def masked(by: str, teacher: nn.Module) -> kdgraph.DistillModule:
+    """Rows count where a model is right, ``student`` or ``teacher``."""
+    taps = {"logits": "output"}
+    spec = {
+        "kdgraph": 1,
+        "name": "masked",
+        "batch": VECTORS | LABELS,
+        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
+        "signals": {"right": {"use": "correct", "of": f"{by}.logits", "label": "label"}},
+        "losses": {"soft": edge("soft_target", **LOGITS, mask="right")},
+    }
+    return kdgraph.compile(spec, models={"teacher": teacher, "student": net(7, 2)}).double()
+
+
 def batch(case: str) -> dict[str, Tensor]:
     torch.manual_seed(4)
     if case != "tokens":

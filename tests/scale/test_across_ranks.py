@@ -96,16 +96,6 @@ def test_a_mask_of_samples_counts_the_tokens_of_each_micro_batch() -> None:
 
 
 def test_a_mask_that_a_trained_model_makes_cannot_be_counted_beforehand() -> None:
-    taps = {"logits": "output"}
-    spec = {
-        "kdgraph": 1,
-        "name": "own mask",
-        "batch": across.VECTORS | across.LABELS,
-        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
-        "signals": {"right": {"use": "correct", "of": "student.logits", "label": "label"}},
-        "losses": {"soft": across.edge("soft_target", **across.LOGITS, mask="right")},
-    }
-    models = {"teacher": across.net(7, 1), "student": across.net(7, 2)}
-    step = kdgraph.compile(spec, models=models).double()
+    step = across.masked("student", across.net(7, 1))
     with pytest.raises(kdgraph.KDGraphError, match=r"KD731.*'student'"), step.window([]):
         pass

@@ -71,17 +71,7 @@ def test_one_process_gathers_and_sums_nothing() -> None:
 
 def masked_by_teacher() -> kdgraph.DistillModule:
     """Rows count where the teacher, which has dropout, is right."""
-    taps = {"logits": "output"}
-    spec = {
-        "kdgraph": 1,
-        "name": "masked",
-        "batch": across.VECTORS | across.LABELS,
-        "models": {"student": {"taps": taps}, "teacher": {"taps": taps}},
-        "signals": {"right": {"use": "correct", "of": "teacher.logits", "label": "label"}},
-        "losses": {"soft": across.edge("soft_target", **across.LOGITS, mask="right")},
-    }
-    models = {"teacher": across.net(7, 1).append(nn.Dropout(0.5)), "student": across.net(7, 2)}
-    return kdgraph.compile(spec, models=models).double()
+    return across.masked("teacher", across.net(7, 1).append(nn.Dropout(0.5)))
 
 
 def test_a_window_leaves_a_frozen_model_out_of_what_is_trained_and_kept() -> None:
