@@ -98,6 +98,7 @@ CASES: dict[str, dict[str, Any]] = {
             "soft": edge("soft_target", **LOGITS, mask="mask"),
             "mid": edge("hint", **MID, mask="mask"),
             "every": edge("logit_mse", **LOGITS),
+            "samples": edge("soft_target", **LOGITS, mask="mask", reduction="batchmean"),
         },
     },
     "rank": {

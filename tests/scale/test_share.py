@@ -10,6 +10,7 @@ from torch import nn
 
 import kdgraph
 from kdgraph.graph import ranks
+from kdgraph.runtime import window
 from tests.scale import across, wrapped
 
 
@@ -134,3 +135,14 @@ def test_masks_in_half_precision_are_counted_exactly(dtype: torch.dtype) -> None
         shares = [step(**part).loss for part in parts]
     torch.testing.assert_close(torch.stack(shares).sum(), one)
     torch.testing.assert_close(shares[0], one * 259 / 70_000)  # bfloat16 has no 259
+
+
+def test_a_window_counts_the_rows_of_all_ranks_but_for_an_edge_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdgraph.passes._across.sum_over_ranks", lambda value: 2 * value)
+    for case, times in (("labels", 2), ("rank", 1)):
+        step = across.compiled(case)
+        step.share()
+        own = torch.arange(3.0)[: len(step.losses)]
+        assert torch.equal(window.across_of({True: step.program}).totals(own), times * own)
