@@ -27,3 +27,21 @@ class Built(NamedTuple):
     parts: Mapping[str, nn.Module]
     report: Report
     sources: Mapping[str, tuple[Tensor, int]]
+
+    def part(self, name: str) -> nn.ModuleDict:
+        """The parts of one kind: ``adapters`` by link, ``losses`` by edge."""
+        prefix = f"{name}."
+        return nn.ModuleDict(
+            {k.removeprefix(prefix): m for k, m in self.parts.items() if k.startswith(prefix)}
+        )
+
+    def frozen(self) -> list[nn.Module]:
+        """What programs hold beside trained modules: frozen models and captured constants."""
+        found: dict[int, nn.Module] = {}
+        for program in self.programs.values():
+            for part, all_of_it in (("models", False), ("captured", True), ("frozen", True)):
+                if hasattr(program, part):
+                    for name, module in program.get_submodule(part).named_children():
+                        if all_of_it or self.spec.is_constant(name):
+                            found[id(module)] = module
+        return list(found.values())

@@ -26,7 +26,6 @@ from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
 from kdgraph.runtime.stages import Stages
 from kdgraph.runtime.window import across_of, counting, window
-from kdgraph.spec.language import Spec
 
 
 class StepOutput(NamedTuple):
@@ -96,13 +95,13 @@ class DistillModule(nn.Module):
     def _install(self, built: Built) -> None:
         """Runs these programs from now on."""
         self.spec, self.report = built.spec, built.report
-        self.adapters = _part(built.parts, "adapters")
-        self.signals = _part(built.parts, "signals")
-        self.losses = _part(built.parts, "losses")
+        self.adapters = built.part("adapters")
+        self.signals = built.part("signals")
+        self.losses = built.part("losses")
         self.steer = cast(Steer, built.parts.get("steer", Steer({})))
         # out of nn.Module's sight: what is frozen is no parameter, no state and has no mode
         object.__setattr__(self, "_programs", dict(built.programs))
-        object.__setattr__(self, "_frozen", _frozen(built.spec, built.programs))
+        object.__setattr__(self, "_frozen", built.frozen())
         object.__setattr__(self, "_sources", Sources(built.sources))
         object.__setattr__(self, "_across", across_of(built.programs))
         object.__setattr__(self, "_counting", None)
@@ -355,22 +354,3 @@ _SHARED_TOO_LATE = (
     "KD732: torch.compile met a step that was compiled for one process in a group of several: "
     "compile the spec once the group is there, or call step.share() before torch.compile"
 )
-
-
-def _part(parts: Mapping[str, nn.Module], part: str) -> nn.ModuleDict:
-    prefix = f"{part}."
-    return nn.ModuleDict(
-        {k.removeprefix(prefix): m for k, m in parts.items() if k.startswith(prefix)}
-    )
-
-
-def _frozen(spec: Spec, programs: Mapping[bool, fx.GraphModule]) -> list[nn.Module]:
-    """What the programs hold beside the trained modules: frozen models and captured constants."""
-    found: dict[int, nn.Module] = {}
-    for program in programs.values():
-        for part, all_of_it in (("models", False), ("captured", True), ("frozen", True)):
-            if hasattr(program, part):
-                for name, module in program.get_submodule(part).named_children():
-                    if all_of_it or spec.is_constant(name):
-                        found[id(module)] = module
-    return list(found.values())
