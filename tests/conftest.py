@@ -30,6 +30,9 @@ settings.register_profile(
 )
 settings.load_profile("kdgraph")
 
+# Modules looked at already: thousands are loaded, and few of them by one test.
+_known: set[str] = set()
+
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
@@ -42,6 +45,18 @@ def _seeds() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A module that a test wrote is imported by no other test, which may write one of its name."""
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - _known:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
+            del sys.modules[name]
+        else:
+            _known.add(name)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,6 +22,7 @@ from kdgraph.models.weights import save_weights
 from kdgraph.train.book import build_book
 from kdgraph.train.learner import Learner
 from kdgraph.train.result import Result
+from tests.train.conftest import NETS
 
 CNN = """\
 kdgraph: 1
@@ -68,15 +69,6 @@ losses:
   soft: {use: soft_target, student: student.logits, teacher: teacher.logits}
 data: {use: digits, limit: 330}
 train: {epochs: 4, optimizer: {use: SGD, lr: 0.1, momentum: 0.9}}
-"""
-NETS = """
-from torch import nn
-
-def mlp(width=24):
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(),
-        nn.Dropout(0.2), nn.Linear(width, 10),
-    )
 """
 TRUST = ["small_nets"]
 
