@@ -12,9 +12,9 @@ from torch import nn
 
 from kdgraph.book import Book
 from kdgraph.builder import Builder
-from kdgraph.errors import Diagnostic, KDGraphError
+from kdgraph.errors import Diagnostic, KDGraphError, refuse
 from kdgraph.graph.ranks import world_size
-from kdgraph.networks import build_networks, refuse
+from kdgraph.networks import build_networks
 from kdgraph.passes.base import Pass
 from kdgraph.passes.pipeline import ACROSS, pipeline
 from kdgraph.runtime.built import Built

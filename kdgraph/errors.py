@@ -156,6 +156,16 @@ class PassError(Exception):
     """A pass broke the graph. Names the pass and the ones that ran before it."""
 
 
+def refuse(found: Iterable[Diagnostic]) -> None:
+    """Raises what is an error among the findings, all of it at once.
+
+    Raises:
+        SpecError: where there is one.
+    """
+    if errors := [d for d in found if d.severity == "error"]:
+        raise SpecError(errors)
+
+
 def visible(text: str) -> str:
     """Text that says what is in it: what steers a terminal or shows as nothing is written out."""
     if text.isascii() and text.isprintable():

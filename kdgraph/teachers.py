@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kdgraph.book import Book, Column
 from kdgraph.book.origin import described, weights
-from kdgraph.errors import BookError, Diagnostic, near
+from kdgraph.errors import BookError, Diagnostic, near, refuse
 from kdgraph.graph import DistillGraph
-from kdgraph.networks import build_networks, capture_networks, refuse
+from kdgraph.networks import build_networks, capture_networks
 from kdgraph.passes.base import PASSES, Context, Pass
 from kdgraph.passes.inline_models import inline_models
 from kdgraph.passes.manager import run_passes

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from torch import fx, nn
+from torch import distributed, fx, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from kdgraph.capture.ports import PortModel
+from kdgraph.errors import InputError
 from kdgraph.runtime.module import DistillModule
 
 
@@ -35,7 +36,16 @@ def shard(
         frozen: shards frozen models too.
         options: further arguments of ``fully_shard``: ``mp_policy``, ``offload_policy``,
             ``reshard_after_forward``.
+
+    Raises:
+        InputError: KD735 without a process group, or where the step is in shards already.
     """
+    if not distributed.is_initialized():
+        message = "there are no processes to shard a step over"
+        help = "start them by torchrun, and call init_process_group before compiling"
+        raise InputError.of("KD735", message, help=help)
+    if isinstance(step, FSDPModule):
+        raise InputError.of("KD735", "the step is in shards already")
     step.share()
     options |= {} if mesh is None else {"mesh": mesh}
     # all at once: sharding puts other parameters in the place of those that are counted

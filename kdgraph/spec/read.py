@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdgraph.errors import Diagnostic, SpecError
+from kdgraph.errors import Diagnostic, SpecError, refuse
 from kdgraph.spec.diagnose import explain
 from kdgraph.spec.findings import without_broken
 from kdgraph.spec.language import Spec
@@ -36,8 +36,8 @@ def load_spec(source: Source, set: str | Iterable[str] = ()) -> Spec:
         SpecError: with every mistake that was found, in the order of the text.
     """
     spec, found = diagnose(source, set)
-    if spec is None:
-        raise SpecError([d for d in found if d.severity == "error"])
+    refuse(found)
+    assert spec is not None
     return spec
 
 
