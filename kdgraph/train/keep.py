@@ -95,7 +95,7 @@ class Keeper(Callback):
         self.waited, self.stopped = 0, False
 
     def _save_best(self, learner: Learner) -> None:
-        learner.gather()
+        learner.whole.gather()
         if writes():
             save_weights(learner.student, self._best_file(learner))
 
@@ -156,7 +156,7 @@ class Keeper(Callback):
         path = self.folder / WEIGHTS
         if writes():
             save_weights(without_actions(learner.student), path)
-        for name, model in learner.networks.items():
+        for name, model in learner.whole.networks.items():
             if model is not learner.student and learner.spec.is_learning(name):
                 self._export(MODELS, name, model)
         return path

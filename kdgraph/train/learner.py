@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
@@ -41,6 +38,7 @@ from kdgraph.train.ranks import of_rank, rank, world
 from kdgraph.train.report.watch import Watch
 from kdgraph.train.score import Score
 from kdgraph.train.scorer import Batch, Scorer
+from kdgraph.train.whole import Whole
 from kdgraph.train.windows import Ahead, Weigher
 
 _KEEPING = ("freeze", "unfreeze")  # rebuild the graph, but what it computes is the same
@@ -51,6 +49,7 @@ class Learner(Scorer):
 
     Attributes:
         course: the stages, and which is the present one.
+        whole: the networks in one piece, wherever their weights are.
         epoch: epochs completed of the present stage.
         batch: batches done of the epoch under way.
         iteration: steps of the optimiser done in all.
@@ -73,6 +72,7 @@ class Learner(Scorer):
         if spec.train.accumulate > 1:
             step.share()  # which plans anew, so before an optimiser has its parameters
         self.distill = step
+        self.whole = Whole(step)
         self.spec = spec
         self.splits, self.seed = splits, seed
         self.course = Course(spec, data, len(splits.train))
@@ -82,7 +82,6 @@ class Learner(Scorer):
         if step.stages is not None:
             step.stages.batches = self._plain_batches
         self._start: Mapping[str, Any] = {}
-        self._whole: dict[str, nn.Module] = {}
         self._ahead: Ahead | None = None
         self._weigher = Weigher()
         self._first_iteration = 0
@@ -114,44 +113,20 @@ class Learner(Scorer):
         """The ``train`` block as it is in the present stage."""
         return self.course.settings
 
-    def before_sharding(self) -> None:
-        """Keeps a copy of each network as it is, for its whole weights once they are gathered."""
-        self._whole = {name: copy.deepcopy(net) for name, net in self.distill.models.items()}
-        self.watch.leave_out("the student is sharded")
-
-    def gather(self) -> None:
-        """Brings the copies up to date, where the networks are sharded; all processes do."""
-        for name, net in self._whole.items():
-            state = self.distill.models[name].state_dict()
-            net.load_state_dict({key: _gathered(value) for key, value in state.items()})
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The networks that are trained, whole: where they are sharded as ``gather`` found them."""
-        return self._whole or dict(self.distill.models.items())
-
     @property
     def student(self) -> nn.Module:
-        """The network that is scored."""
-        return self.networks[self.score.model]
-
-    def agree(self) -> None:
-        """Gives all processes the buffers of the first: statistics are of the rows of each."""
-        if world() > 1:
-            for buffer in self.distill.buffers():
-                distributed.broadcast(buffer, 0)
+        """The network that is scored, whole."""
+        return self.whole.networks[self.score.model]
 
     def on_validation_epoch_start(self) -> None:
         """Lets all processes score the same student, and that outside of the step."""
         super().on_validation_epoch_start()
-        self.agree()
-        if isinstance(self.distill, FSDPModule):
-            self.distill.unshard()
+        self.whole.agree()
+        self.whole.unshard()
 
     def on_validation_epoch_end(self) -> None:
         """Computes the metrics."""
-        if isinstance(self.distill, FSDPModule):
-            self.distill.reshard()
+        self.whole.reshard()
         super().on_validation_epoch_end()
 
     def next_stage(self) -> None:
@@ -321,7 +296,7 @@ class Learner(Scorer):
 
     def state(self) -> dict[str, Any]:
         """All that training needs to go on exactly from here; all processes ask."""
-        self.agree()
+        self.whole.agree()
         return {
             "distill": self.distill.state_dict(),
             "optimizer": state_of(self.optimizer, self.distill),
@@ -361,7 +336,3 @@ class Learner(Scorer):
                 self.scheduler.load_state_dict(self._start["scheduler"])
             self.trainer.precision_plugin.load_state_dict(self._start["precision"])
             self._start = {}
-
-
-def _gathered(value: Tensor) -> Tensor:
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value

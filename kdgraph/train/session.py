@@ -109,7 +109,7 @@ def train(
     _run(name, learner, keeper, follow, setting)
     ended = keeper.stopped or learner.epoch == learner.settings.epochs
     ended = ended and learner.course.is_last
-    learner.gather()
+    learner.whole.gather()
     val = evaluate(learner.student, spec, score, setting, "val")
     weights = keeper.finish(learner, ended=ended)
     exported = without_actions(learner.student)

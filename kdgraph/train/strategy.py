@@ -73,7 +73,8 @@ class Sharded(DDPStrategy):
         learner = self.model
         assert isinstance(learner, Learner)
         mesh = init_device_mesh(self.root_device.type, (world(),))
-        learner.before_sharding()
+        learner.whole.before_sharding()
+        learner.watch.leave_out("the student is sharded")
         shard(learner.distill, mesh)
         learner.to(self.root_device)
 

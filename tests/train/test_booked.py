@@ -158,7 +158,7 @@ def test_no_teacher_is_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         built.append(source)
         return build_model(source, *args, **options)  # type: ignore[arg-type]
 
-    for home in ("networks", "train.teacher"):
+    for home in ("networks.build", "train.teacher"):
         monkeypatch.setattr(f"kdgraph.{home}.build_model", watched)
     go(folder, "booked", steps=1)
     assert built == ["cifar/resnet8"]
