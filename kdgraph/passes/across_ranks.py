@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from kdgraph.losses._module import LossModule
 from kdgraph.losses.base import Loss, RowLoss, without_channels
 from kdgraph.passes._across import AcrossRanks, Counted, Kind
 from kdgraph.passes._fused_head import FusedHead
+from kdgraph.passes._letters import Letters
 from kdgraph.passes.base import Context, register_pass, tagged
 from kdgraph.spec.shapes import Shape, ShapeMismatch
 
@@ -48,7 +49,7 @@ def run(graph: DistillGraph, context: Context) -> DistillGraph:
         if not isinstance(loss, RowLoss) and loss.scope == "global":
             gather.into(node)
             context.did.append(f"{_edge(node)}: reads the rows of all ranks")
-    _across(graph, losses, context, path)
+    _across(graph, losses, gather.letters, context, path)
     return graph
 
 
@@ -62,18 +63,18 @@ class _Gather:
 
     def __init__(self, graph: DistillGraph, free: bool) -> None:
         self.graph, self.free = graph, free
-        self.batch = graph.graph.find_nodes(op="placeholder")
+        self.letters = Letters(graph)
         self.rows: dict[fx.Node, fx.Node] = {}
         self.found: dict[fx.Node, fx.Node] = {}
 
     def into(self, reader: fx.Node) -> fx.Node | None:
         """Lets a node read the rows of all ranks; gives how many each has, None without rows."""
-        nodes = [n for n in reader.all_input_nodes if shape_of(n)]
+        nodes = [n for n in reader.all_input_nodes if shape_of(n) and self.letters.of(n)]
         if not nodes:
             return None
         first = nodes[0]
         for node in nodes:
-            if _rows(node) == _rows(first):
+            if _rows(node) == _rows(first) and self.letters.of(node) == self.letters.of(first):
                 reader.replace_input_with(node, self.every(node))
         return self.numbers(first)
 
@@ -89,9 +90,11 @@ class _Gather:
 
     def numbers(self, value: fx.Node) -> fx.Node:
         """How many rows each rank has of a tensor."""
-        of = next((n for n in self.batch if _rows(n) == _rows(value)), value)
+        entries = self.letters.entries(value)
+        of = next((n for n in entries if _rows(n) == _rows(value)), value)
         if of not in self.rows:
-            with self.graph.graph.inserting_after(self.batch[-1] if of in self.batch else of):
+            last = self.letters.batch[-1]
+            with self.graph.graph.inserting_after(last if of.op == "placeholder" else of):
                 node = self.graph.graph.call_function(rows_of_ranks, (of,))
             self.rows[of] = _as(of, node, None)
         return self.rows[of]
@@ -140,12 +143,16 @@ def _edge(node: fx.Node) -> str:
 
 
 def _across(
-    graph: DistillGraph, losses: Mapping[fx.Node, Loss], context: Context, path: str
+    graph: DistillGraph,
+    losses: Mapping[fx.Node, Loss],
+    letters: Letters,
+    context: Context,
+    path: str,
 ) -> None:
     """Puts the one node of all edges before the total."""
     edges, inputs, values = [], [], []
     for node, loss in losses.items():
-        counted, read = _counted(graph, node, loss)
+        counted, read = _counted(letters, node, loss)
         edges.append(counted)
         inputs.append(read)
         values.append(_values(node))
@@ -173,12 +180,14 @@ def _values(node: fx.Node) -> list[fx.Node]:
     return sorted(node.users, key=lambda item: int(str(item.args[1])))
 
 
-def _counted(graph: DistillGraph, node: fx.Node, loss: Loss) -> tuple[Counted, dict[str, Any]]:
+def _counted(letters: Letters, node: fx.Node, loss: Loss) -> tuple[Counted, dict[str, Any]]:
     """How the rows of an edge are counted, and what has to be read for it."""
     rows = _row_shape(node, loss)
-    kind: Kind = "rows" if isinstance(loss, RowLoss) and _of_batch(graph, rows) else "whole"
+    entries = letters.entries(_first(node, loss))
+    by_row = isinstance(loss, RowLoss) and _of_batch(entries, rows)
+    kind: Kind = "rows" if by_row else "whole"
     fields = _asked(loss, node.kwargs)
-    like, dims = _like(graph, rows)
+    like, dims = _like(entries, rows)
     ranks = {f: len(shape_of(cast(fx.Node, node.kwargs[f])) or ()) for f in fields if f in _SIDES}
     read = {f: node.kwargs[f] for f in fields if f not in _SIDES}
     return Counted(_edge(node), loss, "rank" if loss.scope == "rank" else kind, dims, ranks), {
@@ -201,11 +210,17 @@ def _asked(loss: Loss, given: Mapping[str, Any]) -> list[str]:
     return [field for field in given if field in asked and field != "row_weight"]
 
 
+def _first(node: fx.Node, loss: Loss) -> fx.Node:
+    """The tensor whose rows a loss has: the student's as a rule."""
+    given = [node.kwargs.get(field) for field in ("student", *loss.ref_fields())]
+    return next(v for v in given if isinstance(v, fx.Node) and shape_of(v))
+
+
 def _row_shape(node: fx.Node, loss: Loss) -> Shape:
     """The shape of a loss's rows at the example batch, [B] or [B, ...]."""
     given = {f: node.kwargs.get(f) for f in loss.ref_fields()}
     shapes = {f: shape_of(v) for f, v in given.items() if isinstance(v, fx.Node)}
-    student = shapes.get("student") or next(s for s in shapes.values() if s)
+    student = shape_of(_first(node, loss)) or ()
     if not isinstance(loss, RowLoss) or loss.reduction == "batchmean":
         return student[:1]
     if getattr(loss, "fused_head", False):
@@ -220,18 +235,18 @@ def _row_shape(node: fx.Node, loss: Loss) -> Shape:
     return rows[:1]
 
 
-def _of_batch(graph: DistillGraph, rows: Shape) -> bool:
+def _of_batch(entries: Sequence[fx.Node], rows: Shape) -> bool:
     """Whether there are as many rows as samples, or a multiple; else a model's weights are rows."""
-    samples = {_rows(entry) for entry in graph.graph.find_nodes(op="placeholder")}
+    samples = {_rows(entry) for entry in entries}
     return any(rows[0] % size == 0 for size in samples if size)
 
 
-def _like(graph: DistillGraph, rows: Shape) -> tuple[fx.Node, int]:
+def _like(entries: Sequence[fx.Node], rows: Shape) -> tuple[fx.Node, int]:
     """The batch entry that has most of the dimensions of the rows, and how many of them."""
 
     def common(node: fx.Node) -> int:
         same = (a == b for a, b in zip(shape_of(node) or (), rows, strict=False))
         return sum(takewhile(bool, same))
 
-    best = max(graph.graph.find_nodes(op="placeholder"), key=common)
+    best = max(entries, key=common)
     return best, max(common(best), 1)

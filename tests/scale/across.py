@@ -115,6 +115,22 @@ CASES: dict[str, dict[str, Any]] = {
             "soft": edge("soft_target", **LOGITS),
         },
     },
+    "two_sizes": {  # another pair of models, on rows of which there is another number
+        "batch": {"other": {"shape": ["N", 6], "dtype": "float64"}} | VECTORS | LABELS,
+        "models": {
+            "teacher": {"input": "x", "taps": {"mid": "1", "logits": "output"}},
+            "student": {"input": "x", "taps": {"mid": "1", "logits": "output"}},
+            "judge": {"input": "other", "taps": {"out": "output"}},
+            "pupil": {"input": "other", "taps": {"out": "output"}, "trainable": True},
+        },
+        "losses": {
+            "label": edge("cross_entropy", student="student.logits", target="label"),
+            "soft": edge("soft_target", **LOGITS),
+            "relation": edge("relation", **MID),
+            "other": edge("logit_mse", student="pupil.out", teacher="judge.out"),
+            "similarity": edge("similarity", student="pupil.out", teacher="judge.out"),
+        },
+    },
     "signal_mask": {
         "signals": {"known": {"use": "labelled", "of": "label"}},
         "losses": {
@@ -166,7 +182,7 @@ def compiled(case: str, **settings: Any) -> kdgraph.DistillModule:
         "models": {"teacher": {"taps": taps}, "student": {"taps": taps}},
         **parts,
     }
-    models = {"teacher": made(7, 1), "student": made(7, 2)}
+    models = {name: made(7, seed) for seed, name in enumerate(spec["models"], 1)}
     torch.manual_seed(3)
     return kdgraph.compile(spec, models=models, **settings).double()
 
@@ -188,7 +204,9 @@ def masked(by: str, teacher: nn.Module) -> kdgraph.DistillModule:
 def batch(case: str) -> dict[str, Tensor]:
     torch.manual_seed(4)
     if case != "tokens":
-        return {"x": torch.randn(B, 6).double(), "label": torch.arange(B) % K}
+        vectors = {"x": torch.randn(B, 6).double(), "label": torch.arange(B) % K}
+        more = {"other": torch.randn(B, 6).double()} if case == "two_sizes" else {}
+        return vectors | more
     label = torch.randint(0, K, (B, L))
     label[: B // 2 + 2] = -100  # the first of two ranks has no label at all
     mask = (torch.rand(B, L) > 0.6).float()
@@ -196,7 +214,9 @@ def batch(case: str) -> dict[str, Tensor]:
 
 
 def share(whole: Mapping[str, Tensor], sizes: list[int], rank: int) -> dict[str, Tensor]:
-    return {name: value.split(sizes)[rank] for name, value in whole.items()}
+    """The part of a rank; of ``other`` sizes are given out the other way round."""
+    order = {"other": sizes[::-1]}
+    return {name: value.split(order.get(name, sizes))[rank] for name, value in whole.items()}
 
 
 SIZES = {1: [13], 2: [8, 5], 4: [5, 4, 3, 1]}

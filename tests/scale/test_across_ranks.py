@@ -42,9 +42,8 @@ def test_rows_of_two_lengths_are_not_read_together(ranks: Any) -> None:
         assert "[5, 7], [4, 7]" in found["apart"]
 
 
-IN_WINDOWS = [
-    c for c in across.CASES if c not in ("batch_signals", "trained_signal", "relations", "rank")
-]
+APART = ("batch_signals", "trained_signal", "relations", "rank", "two_sizes")  # read rows together
+IN_WINDOWS = [c for c in across.CASES if c not in APART]
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -65,6 +64,18 @@ def test_micro_batches_of_a_window_add_up_to_the_large_batch(case: str, averaged
     torch.testing.assert_close(across.gradients(small), across.gradients(large))
     after = small(**whole)  # the window is closed
     assert after.loss.item() == pytest.approx(out.loss.item(), rel=1e-12)
+
+
+def test_a_window_counts_the_rows_that_an_edge_has() -> None:
+    """Of two letters that free sizes of the batch begin with."""
+    whole = across.batch("two_sizes")
+    parts = [across.share(whole, across.SIZES[4], rank) for rank in range(4)]
+    step = across.compiled("two_sizes")
+    with step.window(parts):
+        found = [step(**part).losses for part in parts]
+    for name in ("label", "soft", "other"):
+        large = step(**whole).losses[name].item()
+        assert sum(part[name].item() for part in found) == pytest.approx(large, rel=1e-12)
 
 
 def test_a_mask_of_samples_counts_the_tokens_of_each_micro_batch() -> None:
