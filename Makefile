@@ -82,7 +82,8 @@ bench-page: $(FULL) ## the page of a large graph in Chromium; writes benchmarks/
 	$(ALONE) $(BIN)/python benchmarks/page_speed.py --output benchmarks/results
 
 bench-scale: $(FULL) ## what embedding costs, and growth with processes; writes benchmarks/results/
-	$(ALONE) $(BIN)/python benchmarks/scale.py --output benchmarks/results
+	$(ALONE) $(BIN)/python benchmarks/scale.py --output benchmarks/results \
+	    --chart docs/images/scaling.svg
 
 screenshots: $(FULL) ## pictures of the page of a graph; writes docs/images/
 	$(BIN)/python benchmarks/screenshots.py

@@ -164,8 +164,17 @@ def main() -> int:
         text = json.dumps({"environment": told(cpu), "pairs": rows}, indent=2)
         path.write_text(text + "\n")
     if options.chart:
-        options.chart.write_text(chart.growth([r for r in rows if "depth" in r]))
+        options.chart.write_text(growth([r for r in rows if "depth" in r]))
     return 0
+
+
+def growth(rows: list[dict[str, Any]]) -> str:
+    """A chart of seconds over depth."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        series.setdefault(row["pair"], []).append((row["depth"], row["seconds"]))
+    title = "Seconds of kdgraph.compile by layers of each model"
+    return chart.lines(series, title=title, below="layers")
 
 
 def show(row: dict[str, Any]) -> None:

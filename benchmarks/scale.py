@@ -34,6 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 # where PYTHONSAFEPATH is set, the folder of a script is not on the path
 sys.path.append(str(Path(__file__).parent))
 
+from versus import chart
 from versus.machine import hardware, slug, told
 from versus.timing import Pair, Side, compare, take_turns
 
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="for each figure, about")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="for a file of the results")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="an SVG of the scaling")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank:
@@ -88,6 +90,8 @@ def main() -> None:
         content = {"environment": told(torch.device("cpu"), "torch"), "cases": rows}
         path.write_text(json.dumps(content, indent=2) + "\n")
         print(f"written: {path}", file=sys.stderr)
+    if options.chart:
+        options.chart.write_text(growth(rows))
 
 
 def tell(row: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +170,21 @@ def scaling(options: argparse.Namespace) -> list[dict[str, Any]]:
                 })
             )  # fmt: skip
     return rows
+
+
+def growth(rows: list[dict[str, Any]]) -> str:
+    """A chart of throughput over processes."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["case"] in ("strong", "weak"):
+            point = (row["processes"], row["images_per_second"])
+            series.setdefault(row["case"], []).append(point)
+    alone = statistics.mean(points[0][1] / points[0][0] for points in series.values())
+    most = max(n for points in series.values() for n, _ in points)
+    series["linear"] = [(n, n * alone) for n in (0, most)]
+    return chart.lines(
+        series, title="Images a second under DDP", below="processes", dashed="linear"
+    )
 
 
 def launched(processes: int, size: int, seconds: float) -> float:

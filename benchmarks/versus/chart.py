@@ -1,28 +1,36 @@
-"""A small line chart as SVG: seconds of a compilation over the depth of the models."""
+"""A small line chart as SVG."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 96, 40, 48
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a")
+Points = Sequence[tuple[float, float]]
 
 
-def growth(rows: list[dict[str, Any]]) -> str:
-    """Lines over ``depth``, one per ``pair``, from rows with ``seconds``."""
-    depths = sorted({row["depth"] for row in rows})
-    top = _round_up(max(row["seconds"] for row in rows))
+def lines(series: Mapping[str, Points], *, title: str, below: str, dashed: str = "") -> str:
+    """Lines from zero on.
 
-    def x(depth: float) -> float:
-        return LEFT + depth / depths[-1] * (WIDTH - LEFT - RIGHT)
+    Args:
+        series: points of each line, by what is written at its end; x are whole numbers.
+        title: above, what y is.
+        below: what x is.
+        dashed: the line that is no measurement.
+    """
+    places = sorted({x for points in series.values() for x, _ in points})
+    top = _round_up(max(y for points in series.values() for _, y in points))
 
-    def y(seconds: float) -> float:
-        return HEIGHT - BOTTOM - seconds / top * (HEIGHT - TOP - BOTTOM)
+    def x(value: float) -> float:
+        return LEFT + value / places[-1] * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
 
     parts = [
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 22, "Seconds of kdgraph.compile by layers of each model", size=14),
+        _text(LEFT, 22, title, size=14),
     ]
     for i in range(5):
         value = top * i / 4
@@ -30,14 +38,18 @@ def growth(rows: list[dict[str, Any]]) -> str:
         parts.append(f'<line {at} stroke="#ddd"/>')
         parts.append(_text(LEFT - 8, y(value) + 4, f"{value:g}", anchor="end"))
     low = HEIGHT - BOTTOM + 20
-    parts += [_text(x(depth), low, str(depth), anchor="middle") for depth in depths]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "layers", anchor="middle"))
-    for pair, colour in zip(dict.fromkeys(row["pair"] for row in rows), COLOURS, strict=False):
-        points = [(x(r["depth"]), y(r["seconds"])) for r in rows if r["pair"] == pair]
+    parts += [_text(x(place), low, f"{place:g}", anchor="middle") for place in places]
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, anchor="middle"))
+    for (name, values), colour in zip(series.items(), COLOURS, strict=False):
+        points = [(x(a), y(b)) for a, b in values]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>' for a, b in points]
-        parts.append(_text(points[-1][0] + 10, points[-1][1] + 4, pair, colour=colour))
+        how = ' stroke-dasharray="6 5"' if name == dashed else ""
+        line = f'fill="none" stroke="{colour}" stroke-width="2"{how}'
+        parts.append(f'<polyline points="{path}" {line}/>')
+        if name != dashed:
+            dots = (f'cx="{a:.1f}" cy="{b:.1f}" r="3.5"' for a, b in points)
+            parts += [f'<circle {dot} fill="{colour}"/>' for dot in dots]
+        parts.append(_text(points[-1][0] + 10, points[-1][1] + 4, name, colour=colour))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
     return f'{head} width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif">\n' + (
         "\n".join(parts) + "\n</svg>\n"
