@@ -45,8 +45,8 @@ def together(jobs: Sequence[Job]) -> list[list[list[Result]]]:
 
 def _start(folder: Path, rank: int) -> subprocess.Popen[bytes]:
     env = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
-    # what can be imported here can be imported there
-    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    # what can be imported here can be imported there; "" is the working folder, in a notebook say
+    env["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     command = [sys.executable, "-P", "-m", "kdgraph.verify._worker", str(folder), str(rank)]
     with (folder / f"said-{rank}").open("wb") as said:
         return subprocess.Popen(

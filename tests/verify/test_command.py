@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,17 @@ def test_a_process_that_fails_ends_the_others(
     with pytest.raises(KDGraphError, match="process 2 of 2 failed: no room"):
         _processes.together([ranks.job_of(small)])
     assert [process.poll() is None for process in started] == [False, False]
+
+
+def test_processes_find_what_a_notebook_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: given.update(how))
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.chdir(tmp_path)
+    _processes._start(tmp_path, 0)
+    assert given["env"]["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
 
 
 def test_data_that_is_not_at_hand_is_made_up(tmp_path: Path) -> None:
