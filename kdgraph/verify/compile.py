@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
 from kdgraph.verify._compare import stepped
@@ -22,7 +20,7 @@ def run(subject: Subject) -> Finding:
     step = subject.step(spec, still=True)
     torch.compiler.reset()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with quiet():
             found = stepped(step, subject.batch(), torch.compile(step, backend=BACKEND))
     finally:
         torch.compiler.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -174,6 +175,18 @@ def test_compile(by: float, status: str, checked: Checked, monkeypatch: pytest.M
     assert (row.status, row.why) == (status, None)
     assert row.gaps["loss"].relative < 1e-12
     assert row.gaps["gradients"].relative == pytest.approx(by - 1, abs=1e-12)
+
+
+def test_compile_says_nothing_beside_the_table(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tells(step: Any, backend: str) -> Any:
+        logging.getLogger("torch._dynamo").warning("a graph break")
+        return step
+
+    monkeypatch.setattr(torch, "compile", tells)
+    assert checked("compile").status == "ok"
+    assert caplog.messages == []
 
 
 def test_compile_without_a_compiler(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
