@@ -11,11 +11,11 @@ from kdgraph.actions.base import Action
 from kdgraph.spec.entry import (
     ADAPTERS,
     AdapterEntry,
-    OneOf,
     Paths,
     ReadPaths,
     register_action,
 )
+from kdgraph.spec.one_of import OneOf
 
 if TYPE_CHECKING:
     from kdgraph.actions._world import Found, World

@@ -8,7 +8,8 @@ from pydantic import Field, WithJsonSchema
 
 from kdgraph.adapters.base import Adapter
 from kdgraph.adapters.identity import Identity
-from kdgraph.spec.entry import ADAPTERS, AdapterEntry, OneOf, register_adapter
+from kdgraph.spec.entry import ADAPTERS, AdapterEntry, register_adapter
+from kdgraph.spec.one_of import OneOf
 from kdgraph.spec.shapes import Shape
 
 if TYPE_CHECKING:

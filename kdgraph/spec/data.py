@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdgraph.registry import Registry
-from kdgraph.spec.entry import Entry, OneOf, use_name
+from kdgraph.spec.entry import Entry, use_name
+from kdgraph.spec.one_of import OneOf
 from kdgraph.spec.transforms import TRANSFORMS, TransformEntry
 from kdgraph.spec.types import DOCUMENTED, Count, Name, Positive, Seed, Strict, Whole
 

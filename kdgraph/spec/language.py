@@ -24,10 +24,10 @@ from kdgraph.spec.entry import (
     SIGNALS,
     AdapterEntry,
     LossEntry,
-    OneOf,
     Ref,
     SignalEntry,
 )
+from kdgraph.spec.one_of import OneOf
 from kdgraph.spec.stages import StageSpec
 from kdgraph.spec.training import TrainSpec
 from kdgraph.spec.tree import Places

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from kdgraph.spec.entry import ACTIONS, ActionEntry, OneOf
+from kdgraph.spec.entry import ACTIONS, ActionEntry
+from kdgraph.spec.one_of import OneOf
 from kdgraph.spec.steer import Weight
 from kdgraph.spec.training import EarlyStop, Optimizer, Scheduler
 from kdgraph.spec.types import DOCUMENTED, Count, Name, Strict

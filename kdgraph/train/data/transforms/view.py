@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
 from kdgraph.errors import DataError
-from kdgraph.spec.entry import OneOf
+from kdgraph.spec.one_of import OneOf
 from kdgraph.spec.transforms import TRANSFORMS, TransformEntry, register_transform
 from kdgraph.spec.types import Name
 from kdgraph.train.data.transforms.base import Batch, Scope, Transform
