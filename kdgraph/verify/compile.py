@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from kdgraph.capture.world import quiet
 from kdgraph.verify._compare import stepped
 from kdgraph.verify._subject import Subject
 from kdgraph.verify.base import Finding, NotApplicable, register_check
