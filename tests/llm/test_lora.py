@@ -111,10 +111,53 @@ def test_targets_are_the_ends_of_paths() -> None:
     assert len(adapted(found.student)) == 7  # of the layer's linear maps, and not the head
 
 
-def test_a_target_that_is_not_there_names_what_is() -> None:
-    with pytest.raises(KDGraphError, match=r"KD419.*\n(.*\n)*.*q_proj, k_proj") as error:
-        kdgraph.compile(yaml.safe_dump(spec("llama", targets=["qproj"])))
+# peft itself is content when it finds one of several
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (["zz"], r"'zz'\n(.*\n)*.*q_proj, k_proj"),
+        (["q_proj", "vproj"], r"'vproj'\n(.*\n)*.*'v_proj'"),
+        (["self_attn"], r"LlamaAttention(.*\n)*.*not supported(.*\n)*.*q_proj, k_proj"),
+    ],
+)
+def test_a_target_that_is_not_there_names_what_is(targets: list[str], said: str) -> None:
+    with pytest.raises(KDGraphError, match=f"KD419.*({said})") as error:
+        kdgraph.compile(yaml.safe_dump(spec("llama", targets=targets)))
     assert error.value.diagnostics[0].span is not None
+
+
+# merged into a weight that is tied, adapters of one layer would change the other
+@pytest.mark.parametrize(
+    ("family", "target", "other"),
+    [
+        ("llama", "lm_head", "model.embed_tokens"),
+        ("llama", "embed_tokens", "lm_head"),
+        ("gpt2", "wte", "lm_head"),
+    ],
+)
+def test_a_tied_weight_takes_no_adapters(family: str, target: str, other: str) -> None:
+    written = spec(family, targets=[target])
+    args = written["models"]["student"]["args"]
+    written["models"]["student"]["args"] = {**args, "tie_word_embeddings": True}
+    with pytest.raises(KDGraphError, match=rf"KD419.*{target}.*'{other}' too"):
+        kdgraph.compile(written)
+
+
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [("llama", ["lm_head", "embed_tokens"]), ("gpt2", ["c_attn"]), ("gpt2", ["all-linear"])],
+)
+def test_adapters_beside_other_layers_are_merged(
+    family: str, targets: list[str], tmp_path: Path
+) -> None:
+    step = kdgraph.compile(spec(family, targets=targets))
+    trained(step)
+    step.save_student(tmp_path / "student.safetensors")
+    plain = build_model(f"hf/{family}", shallow(family), weights=tmp_path / "student.safetensors")
+    tokens = data()["tokens"]
+    with torch.no_grad():
+        found, wanted = (m.eval()(input_ids=tokens).logits for m in (plain, step.student))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
