@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -28,10 +29,11 @@ def start_from(
         _check(path, numbers, len(_layers(module, path, "the model")),
                len(_layers(other, path, repr(name))), name)  # fmt: skip
     given: dict[str, Tensor] = {}
-    for key, value in other.state_dict().items():
+    for key, value in other.state_dict(keep_vars=True).items():
         for new in _renamed(key, layers):
             given[new] = value
-    load_tensors(module, given, f"model {name!r}")
+    # by what is tied there, and not by values: the check, which has none, is to say the same
+    load_tensors(module, given, f"model {name!r}", same=operator.is_)
 
 
 def _layers(module: nn.Module, path: str, what: str) -> nn.ModuleList | nn.Sequential:

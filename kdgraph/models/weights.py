@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,20 @@ def load_weights(module: nn.Module, path: Path) -> None:
     load_tensors(module, read_weights(Path(path), module), str(path))
 
 
-def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> None:
+def load_tensors(
+    module: nn.Module,
+    given: Mapping[str, Any],
+    origin: str,
+    same: Callable[[Any, Any], bool] | None = None,
+) -> None:
     """Copies tensors into ``module`` by their names; either all of them fit or none is touched.
 
     Args:
         module: As for ``load_weights``.
         given: The tensors.
         origin: What they are, for the error.
+        same: Whether two tensors given for one tied parameter are the same; left out: when their
+            values are.
 
     Raises:
         ModelError: KD416 they do not fit.
@@ -57,7 +64,8 @@ def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> No
         for name, tensor in given.items()
         if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
     }
-    if missing or unexpected or unlike or whole:
+    apart = _tied_apart(own, given, same or _equal)
+    if missing or unexpected or unlike or whole or apart:
         rows = [
             *_rows("missing", {n: _shape(t) for n, t in missing.items()}),
             *_rows("unexpected", {n: _shape(t) for n, t in unexpected.items()}),
@@ -68,10 +76,12 @@ def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> No
             *_rows(
                 "type", {n: f"file {_type(f)}, model {_type(own[n])}" for n, f in whole.items()}
             ),
+            *_rows("tied", {n: f"in the model the same tensor as {o}" for n, o in apart.items()}),
         ]
         counts = f"{len(missing)} missing, {len(unexpected)} unexpected"
         counts += f", {len(unlike)} of another shape"
         counts += f", {len(whole)} of another type" if whole else ""
+        counts += f", {len(apart)} tied in the model alone" if apart else ""
         raise ModelError.of(
             "KD416",
             "\n".join([f"{origin} does not fit the model: {counts}", *rows]),
@@ -240,6 +250,23 @@ def _missing(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
         # Batch counters are absent from old files and frozen norms; torch lets them be, too.
         if id(tensor) not in held and not name.endswith("num_batches_tracked")
     }
+
+
+def _tied_apart(
+    own: Mapping[str, Any], given: Mapping[str, Any], same: Callable[[Any, Any], bool]
+) -> dict[str, str]:
+    """Names of tied parameters that get something else than their first name does; and that."""
+    first: dict[int, str] = {}
+    apart: dict[str, str] = {}
+    for name, tensor in own.items():
+        known = first.setdefault(id(tensor), name) if name in given else name
+        if known != name and not same(given[known], given[name]):
+            apart[name] = known
+    return apart
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import kdgraph
+from kdgraph.errors import KDGraphError
 from kdgraph.models.load import build_model
 from kdgraph.train.derive import student_alone
 from tests.llm.tiny import LAYERS, logits_only, pair
@@ -32,6 +33,27 @@ def test_layers_start_as_those_that_are_named(family: str) -> None:
         assert torch.equal(value, teacher[name.replace(f"{path}.0.", f"{path}.1.")]), name
     values = {value.data_ptr() for value in teacher.values()}
     assert values.isdisjoint(v.data_ptr() for v in step.student.state_dict().values())
+
+
+@pytest.mark.parametrize("tied", ["teacher", "student"])
+def test_tied_weights_start_from_tied_weights_alone(tied: str) -> None:
+    written = spec("llama", 1)
+    model = written["models"][tied]
+    model["args"] = {**model["args"], "tie_word_embeddings": True}
+    found = kdgraph.check(written)
+    if tied == "student":  # embedding and head of the teacher cannot both be in one tensor
+        assert [d.code for d in found] == ["KD416"]
+        assert "lm_head.weight" in found[0].message
+        with pytest.raises(KDGraphError, match="tied in the model alone"):
+            kdgraph.compile(written)
+        return
+    assert list(found) == []
+    student = kdgraph.compile(written).student
+    head, embedding = (
+        student.get_parameter(f"{n}.weight") for n in ("lm_head", "model.embed_tokens")
+    )
+    assert torch.equal(head, embedding)
+    assert head is not embedding
 
 
 def test_without_layers_it_is_a_copy() -> None:

@@ -67,6 +67,21 @@ def test_tied_embeddings_of_transformers_go_both_ways(tmp_path: Path) -> None:
     assert_same(fresh, transformers.GPT2LMHeadModel.from_pretrained(tmp_path))
 
 
+def test_two_values_for_one_tied_tensor_are_refused(tmp_path: Path) -> None:
+    untied, tied = Tied(), Tied()
+    untied.head.weight = nn.Parameter(untied.embed.weight.detach().clone())
+    file = tmp_path / "w.pt"
+    torch.save(untied.state_dict(), file)
+    load_weights(tied, file)  # equal values are no contradiction
+    with torch.no_grad():
+        untied.head.weight += 1
+    torch.save(untied.state_dict(), file)
+    before = tied.embed.weight.detach().clone()
+    with pytest.raises(ModelError, match=r"KD416.*1 tied in the model alone\n *tied +head.weight"):
+        load_weights(tied, file)
+    assert torch.equal(tied.embed.weight, before)
+
+
 def test_views_and_other_memory_formats_are_saved_whole(tmp_path: Path) -> None:
     saved, loaded = net().to(memory_format=torch.channels_last), net()
     both = torch.randn(4)
