@@ -104,7 +104,7 @@ def check_values(spec: Spec, batch: Mapping[str, Tensor]) -> None:
     """Checks the values of a batch before they reach any running statistics.
 
     Integer labels must lie within their declared ``classes``; what a loss ignores
-    (``ignore_index``) is fine.
+    (``ignore_index``) is fine, and what nothing reads, as in a stage without the labels.
 
     Raises:
         InputError: KD705 with the entry, the value and the edges that read it; KD706 for nan.
@@ -123,17 +123,25 @@ def check_values(spec: Spec, batch: Mapping[str, Tensor]) -> None:
             for reader, read_by in entries.items()
             if name in (ref for _, ref in read_by.references())
         }
+        if not readers and name not in _inputs(spec):
+            continue
         wrong = (labels < 0) | (labels >= entry.classes)
         if len(ignored := set(readers.values())) == 1 and (value := ignored.pop()) is not None:
             wrong &= labels != value
         if bool(wrong.any()):
-            edges = ", ".join(repr(reader) for reader in readers) or "nothing"
+            edges = ", ".join(repr(reader) for reader in readers) or "models"
             raise InputError.of(
                 "KD705",
                 f"batch entry {name!r} holds {labels[wrong][0].item()}, outside "
                 f"0..{entry.classes - 1} (read by {edges})",
                 span=spec.span("batch", name),
             )
+
+
+def _inputs(spec: Spec) -> set[str]:
+    """The batch entries that models read."""
+    read = (spec.inputs(model) for model in spec.models)
+    return {name for r in read for name in ([r] if isinstance(r, str) else r.values())}
 
 
 def check_finite(

@@ -249,6 +249,16 @@ def test_ignored_labels_are_within_range() -> None:
     assert torch.isfinite(step(**values).loss)
 
 
+def test_labels_that_a_stage_does_not_read_may_be_any() -> None:
+    stages = [{"name": "features", "epochs": 1, "losses": {"label": 0}}]
+    step = kdgraph.compile(SPEC | {"stages": [*stages, {"name": "labels", "epochs": 1}]})
+    values = batch()
+    values["label"][0] = -100  # which the edge on the labels ignores
+    assert torch.isfinite(step(**values).loss)
+    step.set_stage("labels")
+    assert torch.isfinite(step(**values).loss)
+
+
 def test_a_signal_weighs_each_sample() -> None:
     spec = copy.deepcopy(SPEC)
     spec["batch"]["trust"] = {"shape": ["B"]}
