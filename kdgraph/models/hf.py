@@ -33,7 +33,11 @@ class HuggingFaceSource(Source):
     In all of them ``head`` picks the auto class by its task:
     ``causal-lm`` is ``AutoModelForCausalLM``, ``image-classification`` is
     ``AutoModelForImageClassification``; without it the model is ``AutoModel``, which has no head.
-    With ``gguf_file: NAME`` the weights are those of a GGUF file in the folder, as float32.
+    With ``gguf_file: NAME`` the weights are those of a GGUF file in the folder.
+
+    Weights are float32, whatever type they are stored in, unless ``args`` say ``dtype: bfloat16``.
+    Models keep no cache, unless ``args`` say ``use_cache: true``: whole rows need none, and with
+    one a decoder no longer tells documents by their positions.
     """
 
     prefix = "hf"
@@ -45,8 +49,9 @@ class HuggingFaceSource(Source):
         if _is_type(name):
             module = auto.from_config(_config(transformers, name, fields))
         else:
-            module = auto.from_pretrained(place_of(name), trust_remote_code=False, **fields)
-        return module
+            kind = _kind(fields)
+            module = auto.from_pretrained(place_of(name), trust_remote_code=False, **kind, **fields)
+        return _without_cache(module, fields)
 
     def architecture(self, name: str, args: Mapping[str, Any], *, download: bool) -> nn.Module:
         if _is_type(name):
@@ -69,8 +74,7 @@ class HuggingFaceSource(Source):
                 help=f"fetch it once with `hf download {name} config.json`",
             ) from error
         rest.pop("gguf_file", None)  # which the config was read from
-        module: nn.Module = auto.from_config(config, **rest)
-        return module
+        return _without_cache(auto.from_config(config, **_kind(fields), **rest), fields)
 
     def pretrained(self, name: str, args: Mapping[str, Any]) -> bool:
         return not _is_type(name)
@@ -105,6 +109,24 @@ class HuggingFaceSource(Source):
 def _is_type(name: str) -> bool:
     """Whether ``name`` is a model type; a model id or a folder has a slash, a package a prefix."""
     return "/" not in name and not name.startswith(PACKAGE)
+
+
+def _kind(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The type of weights; left alone, transformers takes that of the file, often bfloat16."""
+    import torch
+
+    return {} if {"dtype", "torch_dtype"} & fields.keys() else {"dtype": torch.float32}
+
+
+def _without_cache(module: Any, fields: Mapping[str, Any]) -> nn.Module:
+    """A model as it is, its cache off unless it was asked for."""
+    config: Any = getattr(module, "config", None)
+    parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    for part in (config, *parts) if "use_cache" not in fields else ():
+        if getattr(part, "use_cache", False):
+            part.use_cache = False
+    built: nn.Module = module
+    return built
 
 
 def _foreign_code(value: Any) -> Iterator[str]:

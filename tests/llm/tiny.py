@@ -10,10 +10,10 @@ from torch import Tensor
 VOCABULARY = 23
 _WIDE = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 24}
 _MORE = {"num_attention_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 32}
-_LLAMA = {**_WIDE, **_MORE, "num_key_value_heads": 1, "use_cache": False}
+_LLAMA = {**_WIDE, **_MORE, "num_key_value_heads": 1}
 _STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": VOCABULARY, "n_positions": 32}
-_GPT_STILL = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "use_cache": False}
+_GPT_STILL = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 
 ARGS: dict[str, dict[str, Any]] = {

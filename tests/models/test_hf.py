@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdgraph.errors import ModelError
-from kdgraph.models.load import build_model, build_skeleton
+from kdgraph.models.load import build_model, build_skeleton, build_untrained
 from kdgraph.models.weights import save_weights
 
 TINY: dict[str, Any] = {
@@ -67,6 +67,35 @@ def test_a_skeleton_of_a_folder_has_its_shapes(folder: Path) -> None:
     model = build_skeleton(f"hf/{folder}", args)
     head = model.get_parameter("classifier.weight")
     assert (head.shape, head.dtype) == ((6, 16), torch.bfloat16)
+
+
+LLAMA = {**TINY, "vocab_size": 50, "head": "causal-lm"}
+
+
+@pytest.mark.parametrize("build", [build_model, build_skeleton, build_untrained])
+def test_weights_are_float32_unless_it_says_otherwise(
+    build: Callable[..., torch.nn.Module], tmp_path: Path
+) -> None:
+    stored: Any = build_model("hf/llama", LLAMA).bfloat16()
+    stored.save_pretrained(tmp_path)
+    found = build(f"hf/{tmp_path}", {"head": "causal-lm"})
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    if build is build_model:
+        for name, tensor in found.state_dict().items():
+            assert torch.equal(tensor, stored.state_dict()[name].float()), name
+    found = build(f"hf/{tmp_path}", {"head": "causal-lm", "dtype": "bfloat16"})
+    assert {p.dtype for p in found.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("from_folder", [False, True])
+def test_there_is_no_cache_unless_it_is_asked_for(from_folder: bool, tmp_path: Path) -> None:
+    source, args = "hf/llama", LLAMA
+    if from_folder:
+        build_model(source, args).save_pretrained(tmp_path)  # type: ignore[operator]
+        source, args = f"hf/{tmp_path}", {"head": "causal-lm"}
+    assert build_model(source, args)(input_ids=TOKENS).past_key_values is None
+    cached = build_model(source, {**args, "use_cache": True})
+    assert cached(input_ids=TOKENS).past_key_values is not None
 
 
 def test_a_weights_file_replaces_what_the_folder_holds(folder: Path, tmp_path: Path) -> None:
