@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from kdgraph.runtime.inputs import not_by_name
 from kdgraph.runtime.module import DistillModule
 
 
@@ -38,8 +39,16 @@ class Distillation(LightningModule):
         self.distill.set_progress(epoch=epoch, iteration=self.global_step)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """The total loss of a batch, whose entries have the names of the spec."""
-        out = self.distill(**{name: batch[name] for name in self.distill.spec.batch})
+        """The total loss of a batch, whose entries have the names of the spec.
+
+        Raises:
+            InputError: KD702 for a batch without names; as the step for one that lacks an entry.
+        """
+        spec = self.distill.spec
+        if not isinstance(batch, Mapping):
+            raise not_by_name(spec)
+        whole = spec.batch.keys() <= batch.keys()  # else the step says what there is
+        out = self.distill(**({name: batch[name] for name in spec.batch} if whole else batch))
         self.log_dict({f"losses/{name}": value for name, value in out.losses.items()})
         self.log("loss", out.loss, prog_bar=True)
         loss: Tensor = out.loss

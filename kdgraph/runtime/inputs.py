@@ -24,10 +24,12 @@ def check_batch(
         beside: where the models are, if that is one kind of device.
 
     Raises:
-        InputError: KD701 missing, KD702 unknown, KD703 not a dense tensor or wrong type,
-            KD704 wrong shape or empty, KD709 on another kind of device; each names the entry and
-            its line in the spec.
+        InputError: KD701 missing, KD702 unknown or without names, KD703 not a dense tensor or
+            wrong type, KD704 wrong shape or empty, KD709 on another kind of device; each names the
+            entry and its line in the spec.
     """
+    if not isinstance(batch, Mapping):
+        raise not_by_name(spec)
     for name in spec.batch:
         if name not in batch:
             given = ", ".join(sorted(batch)) or "nothing"
@@ -53,6 +55,12 @@ def check_batch(
                 span=spec.span("batch", name),
                 help=f"move it: batch[{name!r}].to({str(beside)!r})",
             )
+
+
+def not_by_name(spec: Spec) -> InputError:
+    """What is said of a batch that is a tuple or a tensor."""
+    form = ", ".join(f"{name}=..." for name in spec.batch)
+    return InputError.of("KD702", f"a batch is given by name: step({form})")
 
 
 def _check_entry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from kdgraph.models.weights import save_weights
 from kdgraph.passes._across import AcrossRanks
 from kdgraph.runtime.built import Built
 from kdgraph.runtime.carry import carry
-from kdgraph.runtime.inputs import check_batch, check_finite, check_values
+from kdgraph.runtime.inputs import check_batch, check_finite, check_values, not_by_name
 from kdgraph.runtime.report import Report
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
@@ -125,8 +125,7 @@ class DistillModule(nn.Module):
                 raise RuntimeError(_SHARED_TOO_LATE)  # one that the compiler can follow
             return self._run(batch)
         if unnamed:
-            form = ", ".join(f"{name}=..." for name in self.spec.batch)
-            raise InputError.of("KD702", f"a batch is given by name: step({form})")
+            raise not_by_name(self.spec)
         check_batch(self.spec, batch, self._place())
         self._sources.check(self.spec)
         if self.check_values:
@@ -264,7 +263,7 @@ class DistillModule(nn.Module):
         self.steer.set(epoch, iteration)
 
     def window(
-        self, batches: Sequence[Mapping[str, Tensor]], *, averaged: bool = False
+        self, batches: Iterable[Mapping[str, Tensor]], *, averaged: bool = False
     ) -> AbstractContextManager[None]:
         """Weighs batches over which gradients are accumulated as if they were one batch.
 
@@ -286,11 +285,14 @@ class DistillModule(nn.Module):
             # no part of this module either: it may hold a frozen model
             object.__setattr__(self, "_counting", counting(self.report.graph))
         assert self._counting is not None
-        if not batches:
+        if isinstance(batches, Mapping):
+            raise InputError.of("KD702", "a window takes a list of batches, not one of them")
+        every = [*batches]
+        if not every:
             raise InputError.of("KD704", "a window needs a batch", span=self.spec.span("batch"))
-        for batch in batches:
+        for batch in every:
             check_batch(self.spec, batch, self._place())
-        return window(self._across, self._counting, batches, averaged)
+        return window(self._across, self._counting, every, averaged)
 
     def carry(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets an optimiser follow what the actions done last did to parameters, with moments.

@@ -100,3 +100,12 @@ def test_a_checkpoint_holds_no_teacher_and_is_taken_up(tmp_path: Path) -> None:
     again.load_state_dict(state)
     assert torch.equal(again.distill.student.weight, learner.distill.student.weight)
     assert again.distill.steer.iteration == 1
+
+
+def test_a_wrong_batch_is_named() -> None:
+    learner = Learner(compiled())
+    unnamed: Any = [torch.zeros(2, 4)]
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD702.*step\(x=...\)"):
+        learner.training_step(unnamed, 0)
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD701.*no 'x'; given: y"):
+        learner.training_step({"y": torch.zeros(2, 4)}, 0)

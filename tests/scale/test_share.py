@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,17 @@ def test_the_batches_of_a_window_are_checked() -> None:
         step.window([{"x": whole["x"]}])
     with pytest.raises(kdgraph.KDGraphError, match="KD704"):
         step.window([])
+    wrong: Any
+    for wrong in (whole, [tuple(whole.values())], [[whole]]):
+        with pytest.raises(kdgraph.KDGraphError, match="KD702"):
+            step.window(wrong)
+
+
+def test_the_batches_of_a_window_may_come_one_after_the_other() -> None:
+    step, whole = wrapped.compiled(), next(iter(wrapped.batches()))
+    with step.window(whole for _ in range(2)):
+        half = step(**whole).loss
+    torch.testing.assert_close(2 * half, step(**whole).loss)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
