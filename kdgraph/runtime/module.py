@@ -263,7 +263,7 @@ class DistillModule(nn.Module):
         self.steer.set(epoch, iteration)
 
     def window(
-        self, batches: Iterable[Mapping[str, Tensor]], *, averaged: bool = False
+        self, batches: Iterable[Mapping[str, Tensor]], *, averaged: bool | int = False
     ) -> AbstractContextManager[None]:
         """Weighs batches over which gradients are accumulated as if they were one batch.
 
@@ -273,7 +273,9 @@ class DistillModule(nn.Module):
 
         Args:
             batches: those of one step of the optimiser, each of which is then run once.
-            averaged: the trainer divides each loss by their number, as Lightning and Accelerate do.
+            averaged: the trainer divides each loss by their number. One that divides by the same
+                number in a shorter window too, as Lightning and Accelerate do at the end of an
+                epoch, is made up for by that number.
 
         Raises:
             InputError: KD731 where a mask comes from a trained model; as ``forward`` for a batch

@@ -33,14 +33,15 @@ def window(
     across: AcrossRanks,
     counting: fx.GraphModule,
     batches: Sequence[Mapping[str, Tensor]],
-    averaged: bool,
+    averaged: bool | int,
 ) -> Iterator[None]:
     """While it is open, each of ``batches`` gives its share of the loss of them all."""
     with torch.no_grad():
         numbers = [across.numbers(counting(**batch)) for batch in batches]
         of = across.totals(torch.stack(numbers).sum(0))
     before = across.window, across.factor
-    across.window, across.factor = of, float(len(batches)) if averaged else 1.0
+    across.window = of
+    across.factor = float(len(batches) if averaged is True else averaged or 1)
     try:
         yield
     finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import DataLoader
 
 import kdgraph
 
@@ -19,17 +21,21 @@ SPEC: dict[str, Any] = {
 }
 
 
-def trained(cuts: list[int], **settings: Any) -> dict[str, torch.Tensor]:
-    """The student after one step on seven rows, two without a label, cut in batches."""
+def trained(cuts: list[int], size: int) -> dict[str, torch.Tensor]:
+    """The student after one step on seven rows, two without a label, cut in batches.
+
+    Where there are fewer than ``size``, they are the last of an epoch.
+    """
     torch.manual_seed(1)
     x, label = torch.randn(7, 4), torch.tensor([-100, -100, 1, 2, 0, 1, 1])
     batches = [{"x": a, "label": b} for a, b in zip(x.split(cuts), label.split(cuts), strict=True)]
     step = kdgraph.compile(SPEC, models={"student": nn.Linear(4, 3)})
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=len(cuts))
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=size)
     optimizer = torch.optim.SGD(step.parameters(), lr=0.5)
-    model, optimizer = accelerator.prepare(step, optimizer)
-    with step.window(batches, averaged=True):
-        for batch in batches:
+    loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do
+    model, optimizer, loader = accelerator.prepare(step, optimizer, loader)
+    with step.window(batches, averaged=accelerator.gradient_accumulation_steps):
+        for batch in loader:
             with accelerator.accumulate(model):
                 accelerator.backward(model(**batch).loss)
                 optimizer.step()
@@ -37,7 +43,8 @@ def trained(cuts: list[int], **settings: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in step.student.named_parameters()}
 
 
-def test_a_window_inside_accumulate_is_one_large_batch() -> None:
-    whole = trained([7])
-    for name, value in trained([3, 2, 2]).items():
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_window_inside_accumulate_is_one_large_batch(size: int) -> None:
+    whole = trained([7], 1)
+    for name, value in trained([3, 2, 2], size).items():
         torch.testing.assert_close(value, whole[name], msg=name)
