@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdgraph.errors import ExportError
-from kdgraph.exporter._inputs import make_inputs, run, unlike
+from kdgraph.exporter._inputs import copied, make_inputs, run, unlike
 from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Format, Run, Sizes, Student
@@ -102,7 +102,7 @@ def _gaps(
     """The largest difference in each output: as it is, as a share, and the name."""
     try:
         with torch.no_grad():
-            outputs = by_name(plain(read(trial.inputs)))
+            outputs = by_name(plain(read(copied(trial.inputs))))
     except Exception as error:  # a library's, about what it has just read
         shown = ", ".join(f"{letter}={size}" for letter, size in trial.sizes.items())
         message = f"{form.reader} cannot run it at {shown}: {root_cause(error)}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture.record import call_module
+from kdgraph.capture.twin import twin
 from kdgraph.errors import ExportError
 from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._words import root_cause
@@ -27,6 +28,8 @@ _ROWS = 2
 def probe(student: Student) -> Student:
     """Runs the trained student, and notes sizes that it takes, its vocabularies and its outputs.
 
+    What its code counts or keeps from run to run stays as it was.
+
     Raises:
         ExportError: KD783 where it cannot be run, or gives no tensor.
     """
@@ -38,8 +41,9 @@ def probe(student: Student) -> Student:
         if factor > 1 and any(math.prod(value.shape) > _LARGEST for value in inputs.values()):
             continue
         try:
-            with _watched(student, inputs) as vocabularies:
-                outputs = tuple(by_name(plain(run(student, student.trained, inputs))))
+            tried = replace(student, trained=twin(student.trained, _own))
+            with _watched(tried, inputs) as vocabularies:
+                outputs = tuple(by_name(plain(run(tried, tried.trained, inputs))))
         except Exception as error:  # the model's own code may raise anything
             last = error
             continue
@@ -115,11 +119,21 @@ def _same(one: object, other: Tensor) -> bool:
     )
 
 
+def _own(value: Tensor) -> Tensor:
+    """A buffer, which the code of a model may write to, copied; a parameter as it is."""
+    return value if isinstance(value, nn.Parameter) else value.clone()
+
+
 def run(student: Student, module: nn.Module, inputs: Mapping[str, Tensor]) -> object:
-    """What a module makes of the inputs of a student, as it comes."""
+    """What a module makes of the inputs of a student, as it comes; they stay as they are."""
     with torch.no_grad():
-        result: object = call_module(module, inputs, student.positional)
+        result: object = call_module(module, copied(inputs), student.positional)
     return result
+
+
+def copied(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs of one run, which a model's code may write to."""
+    return {name: value.clone() for name, value in inputs.items()}
 
 
 def unlike(student: Student, message: str) -> ExportError:

@@ -109,6 +109,7 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
             help="in Python: kdgraph.export(spec, step, out)",
         )
     student = build_skeleton(written.source, written.args, trust=trust, span=span)
+    _refuse_drawn(spec, name, student, trust)
     if weights.suffix == ".safetensors" and spec.stages:
         fit_widths(student, weights)  # actions may have changed them
     elif weights.suffix == ".safetensors":
@@ -123,6 +124,28 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
             add_lora(student, written.lora, span)
         _load_part(student, data, weights, name)
     return student
+
+
+def _refuse_drawn(spec: Spec, name: str, student: nn.Module, trust: Collection[str]) -> None:
+    """A buffer that no file holds has to be the same each time that the student is built."""
+    saved = student.state_dict()
+    unsaved = {key: value for key, value in student.named_buffers() if key not in saved}
+    if not unsaved:
+        return
+    written, span = spec.models[name], spec.span("models", name)
+    assert written.source is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed() + 1)
+        other = build_skeleton(written.source, written.args, trust=trust, span=span)
+    for key, value in other.named_buffers():
+        if key in unsaved and not value.isclose(unsaved[key], equal_nan=True).all():
+            raise ModelError.of(
+                "KD410",
+                f"model {name!r} cannot be built as it was trained: its buffer {key!r} is random, "
+                "and not persistent, so that no checkpoint holds it",
+                span=span,
+                help="in Python, where it was trained: kdgraph.export(spec, step, out)",
+            )
 
 
 def _read(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from kdgraph.exporter._program import Program, make_program
 from kdgraph.exporter._words import root_cause
 from kdgraph.exporter.base import Format, Run, Sizes, Student, register_format
 
+_RESULT = "kdgraph."  # no operator and no weight is named so
 _LARGEST = 1_800_000_000  # bytes of weights within the file; protobuf ends at 2 GiB
 
 
@@ -34,16 +35,24 @@ class ONNX(Format):
 
     def write(self, student: Student, path: Path) -> Sizes:
         program = make_program(student)
+        if both := [name for name in program.names if name in student.outputs]:
+            raise ExportError.of(
+                "KD781",
+                f"model {student.name!r} takes and gives {both[0]!r}, which is one name in ONNX",
+                span=student.spec.span("models", student.name),
+                help=".pt2 takes results of any name",
+            )
         try:
             with quiet():
                 converted: Any = torch.onnx.export(
                     program.exported,
                     dynamo=True,
                     input_names=list(program.names),
-                    output_names=list(student.outputs),
+                    output_names=[f"{_RESULT}{i}" for i in range(len(student.outputs))],
                     dynamic_shapes=_letters(student, program),
                     verbose=False,
                 )
+                _name_results(converted.model.graph, student.outputs)
                 weights = sum(t.nbytes for t in program.exported.state_dict.values())
                 converted.save(path, external_data=weights > _LARGEST)
         except OSError:
@@ -75,6 +84,16 @@ class ONNX(Format):
             return {n: torch.from_numpy(v) for n, v in zip(names, found, strict=True)}
 
         return told, []
+
+
+def _name_results(graph: Any, names: Sequence[str]) -> None:
+    """Names the results; what is named so within (a weight, ``mean``) gets another name."""
+    made = [value for node in graph.all_nodes() for value in node.outputs]
+    for value in (*made, *graph.initializers.values()):
+        if value.name in names:
+            value.name = f"{_RESULT}{value.name}"
+    for value, name in zip(graph.outputs, names, strict=True):
+        value.name = name
 
 
 def _letters(student: Student, program: Program) -> tuple[dict[int, str], ...]:
