@@ -21,7 +21,7 @@ from kdgraph.exporter.base import Student
 from kdgraph.models._lora import add_lora
 from kdgraph.models.bounded import bounded
 from kdgraph.models.load import build_skeleton
-from kdgraph.models.weights import load_weights
+from kdgraph.models.weights import check_finite, load_tensors, load_weights
 from kdgraph.networks import build_networks
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.parts import has_parts, module_state
@@ -123,6 +123,7 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
         elif written.lora is not None:
             add_lora(student, written.lora, span)
         _load_part(student, data, weights, name)
+    check_finite(student, weights)
     return student
 
 
@@ -175,19 +176,29 @@ def _load_part(student: nn.Module, data: Any, path: Path, name: str) -> None:
     state = _find_part(data, f"models.{name}.")
     if not state:
         raise ModelError.of("KD416", f"{path} has no weights of a model {name!r}")
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     try:
-        student.load_state_dict(state)
+        load_tensors(student, tensors, str(path))
+        if len(tensors) < len(state):  # what a model says of itself beside them
+            student.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError.of("KD416", f"{path} does not fit the student: {error}") from error
 
 
 def _find_part(data: Any, prefix: str) -> dict[str, Any]:
     """The entries below ``prefix``, wherever a trainer has put them."""
-    if not isinstance(data, Mapping):
-        return {}
-    found = {
-        key.partition(prefix)[2]: value
-        for key, value in data.items()
-        if isinstance(key, str) and prefix in key
-    }
-    return found or next((f for v in data.values() if (f := _find_part(v, prefix))), {})
+    waiting, seen = [data], set()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, Mapping) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        found = {
+            key.partition(prefix)[2]: value
+            for key, value in part.items()
+            if isinstance(key, str) and prefix in key
+        }
+        if found:
+            return found
+        waiting += reversed([*part.values()])
+    return {}

@@ -61,6 +61,28 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+BIAS = "models.student.fc.bias"
+
+
+def nan(state: dict[str, Any]) -> None:
+    state["distill"][BIAS][0] = float("nan")
+
+
+def whole(state: dict[str, Any]) -> None:
+    state["distill"][BIAS] = state["distill"][BIAS].to(torch.int8)
+
+
+def circle(state: dict[str, Any]) -> None:
+    state["distill"] = state
+
+
+EXPORTED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a weight of nan": (nan, "KD417.*fc.bias' holds nan"),
+    "whole numbers for weights": (whole, "KD416.*1 of another type"),
+    "what holds itself": (circle, "KD416.*no weights of a model 'student'"),
+}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a spec and a run of it that was broken off."""
@@ -86,3 +108,16 @@ def test_a_checkpoint(
         kdgraph.export("spec.yaml", LAST, "made.safetensors")
     assert not Path("made.safetensors").exists()
     assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_weights_in_a_checkpoint_are_checked_as_others(
+    name: str, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    change, said = EXPORTED[name]
+    shutil.copy(done / LAST, "last.ckpt")
+    other(Path("last.ckpt"), change)
+    with pytest.raises(KDGraphError, match=said):
+        kdgraph.export(done / "spec.yaml", "last.ckpt", "made.safetensors")
+    assert not Path("made.safetensors").exists()
