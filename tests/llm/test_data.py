@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_sentences_are_padded_and_cut(folder: Path) -> None:
     tokens, mask = Tokeniser("tokenizer", folder).padded(["one", "one two three four"], 4)
     assert tokens.tolist() == [[2, 4, 3, 0], [2, 4, 5, 3]]
     assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_a_tokenizer_may_have_no_padding_or_have_it_at_the_left(tmp_path: Path) -> None:
+    tokenizer_in(tmp_path)
+    own = PreTrainedTokenizerFast.from_pretrained(tmp_path / "tokenizer", padding_side="left")
+    own.pad_token = None
+    own.save_pretrained(tmp_path / "other")
+    config = tmp_path / "other" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "padding_side": "left"}))
+    tokens, mask = Tokeniser("other", tmp_path).padded(["two"], 4)
+    assert tokens.tolist() == [[2, 5, 3, 0]]
+    assert mask.tolist() == [[1, 1, 1, 0]]
 
 
 SOURCE = '''

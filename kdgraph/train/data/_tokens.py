@@ -60,9 +60,13 @@ class Tokeniser:
         Returns:
             Tokens and mask, each [N, L] int64; the mask is 1 where there is a token.
         """
-        options = {"padding": "max_length", "truncation": True, "max_length": length}
-        found = self._own(list(texts), return_tensors="pt", **options)
-        return found["input_ids"], found["attention_mask"]
+        found = self._own(list(texts), truncation=True, max_length=length)["input_ids"]
+        padding = self._own.pad_token_id  # a decoder's tokenizer often has none
+        tokens = torch.full((len(found), length), 0 if padding is None else padding)
+        mask = torch.zeros_like(tokens)
+        for row, ids in enumerate(found):
+            tokens[row, : len(ids)], mask[row, : len(ids)] = torch.tensor(ids), 1
+        return tokens, mask
 
 
 class Pieces(Windows):
