@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdgraph.errors import InputError, near
+from kdgraph.graph.ranks import world_size
 from kdgraph.spec.calls import plain
 from kdgraph.spec.language import BatchEntry, Spec
 from kdgraph.spec.shapes import show
@@ -176,7 +177,8 @@ def check_finite(
         if not bool(torch.isfinite(value)):
             raise InputError.of(
                 "KD707",
-                f"edge {edge!r} is {value.item()}, although every tap is a number",
+                f"edge {edge!r} is {value.item()}, although every tap is a number"
+                + (" on this rank" if world_size() > 1 else ""),
                 span=spec.span("losses", edge),
             )
 

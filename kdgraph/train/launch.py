@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from datetime import timedelta
 from kdgraph.errors import DataError, KDGraphError
 
 _FAILED = "kdgraph/failed"  # counts the processes that have failed
+_PATIENCE = 2.0  # seconds in which others speak first
 _LOST = ("gloo", "connection closed", "connection reset", "nccl", "socket", "tcpstore")
 
 
@@ -84,6 +86,10 @@ def start(processes: int, arguments: Sequence[str]) -> int:
 def one_voice() -> Iterator[None]:
     """Lets the first process that fails say why; the others, which fail for it, end in silence.
 
+    One that has only lost another, or has the rows of another in a value that is no number, waits
+    before it speaks: who knows more may still be at it, and one that was killed is told of by
+    whoever started it, which ends this one.
+
     Raises:
         SystemExit: in the others.
         DataError: KD718 where another process has ended without a word.
@@ -97,6 +103,8 @@ def one_voice() -> Iterator[None]:
         lost = isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _LOST)
         if isinstance(error, SystemExit):
             raise
+        if lost or _is_hearsay(error):
+            time.sleep(_PATIENCE)
         if not _is_first():
             known = lost or isinstance(error, KDGraphError | OSError)
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -105,6 +113,12 @@ def one_voice() -> Iterator[None]:
             message = "another process has ended, or cannot be reached"
             raise DataError.of("KD718", message, help=f"torch says: {str(error)[:120]}") from error
         raise
+
+
+def _is_hearsay(error: BaseException) -> bool:
+    """Whether what is wrong may be wrong with the rows of another process."""
+    codes = [d.code for d in error.diagnostics] if isinstance(error, KDGraphError) else []
+    return codes == ["KD707"]
 
 
 def _is_first() -> bool:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from kdgraph import load_spec
-from kdgraph.errors import DataError
-from kdgraph.train import strategy
+from kdgraph.errors import DataError, InputError
+from kdgraph.train import launch, strategy
 from kdgraph.train.launch import to_start
 from kdgraph.train.ranks import Place, joined
 from tests.train.conftest import SPEC
@@ -83,6 +83,28 @@ def test_what_cannot_be_sharded_is_refused(
     monkeypatch.setattr(strategy, "world", lambda: 2)
     with pytest.raises(DataError, match=why):
         strategy.check_strategy(spec, "fsdp2")
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer"), True),
+        (InputError.of("KD707", "edge 'label' is nan, although every tap is a number"), True),
+        (InputError.of("KD706", "tap 'student.logits' holds nan"), False),
+        (ValueError("of the user's own model"), False),
+    ],
+)
+def test_who_knows_less_lets_others_speak_first(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, waits: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setattr(launch.time, "sleep", lambda _: said.append("waited"))
+    monkeypatch.setattr(launch, "_is_first", lambda: said.append("asked"))
+    with pytest.raises(SystemExit), launch.one_voice():
+        raise error
+    assert said == ["waited"] * waits + ["asked"]
 
 
 def test_one_of_several_says_what_is_wrong(tmp_path: Path) -> None:
