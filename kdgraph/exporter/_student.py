@@ -26,6 +26,7 @@ from kdgraph.networks import build_networks
 from kdgraph.runtime.module import DistillModule
 from kdgraph.runtime.parts import has_parts, module_state
 from kdgraph.runtime.stages import Stages
+from kdgraph.spec.files import WEIGHTS
 from kdgraph.spec.language import Spec
 
 # What a run's folder holds, the finished before the unfinished.
@@ -110,19 +111,17 @@ def _rebuilt(spec: Spec, name: str, weights: Path, trust: Collection[str]) -> nn
         )
     student = build_skeleton(written.source, written.args, trust=trust, span=span)
     _refuse_drawn(spec, name, student, trust)
-    if weights.suffix == ".safetensors" and spec.stages:
-        fit_widths(student, weights)  # actions may have changed them
-    elif weights.suffix == ".safetensors":
-        load_weights(student, weights)
+    data = None if weights.suffix == ".safetensors" else _read(weights)
+    state = _find_part(data, f"models.{name}.")
+    if not state and weights.suffix in WEIGHTS:  # of the student alone
+        fit = fit_widths if spec.stages else load_weights  # actions may have changed widths
+        fit(student, weights)
     else:
-        data = _read(weights)
-        if written.lora is not None:
-            add_lora(student, written.lora)
         if spec.stages:
             student = _as_actions_left_it(spec, name, data, trust)
         elif written.lora is not None:
             add_lora(student, written.lora, span)
-        _load_part(student, data, weights, name)
+        _load_part(student, state, weights, name)
     check_finite(student, weights)
     return student
 
@@ -171,9 +170,8 @@ def _not_compiled(*_: Any) -> Any:
     raise AssertionError("networks alone are followed here")
 
 
-def _load_part(student: nn.Module, data: Any, path: Path, name: str) -> None:
+def _load_part(student: nn.Module, state: Mapping[str, Any], path: Path, name: str) -> None:
     """Loads the student's part of a checkpoint, which holds more."""
-    state = _find_part(data, f"models.{name}.")
     if not state:
         raise ModelError.of("KD416", f"{path} has no weights of a model {name!r}")
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}

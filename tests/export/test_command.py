@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
+import kdgraph
 from kdgraph.cli.main import main
 from kdgraph.models.load import build_model
 from kdgraph.models.weights import save_weights
@@ -65,6 +67,16 @@ def test_json(folder: Path) -> None:
     assert told["free"] == ["B"]
     assert told["checked"] == [{"B": 1}, {"B": 5}]
     assert told["difference"] == told["relative"] == 0
+
+
+def test_weights_in_a_pt_file(folder: Path) -> None:
+    """As a loop of one's own saves them."""
+    student = build_model("cifar/resnet8", ARGS)
+    torch.save({"model": student.state_dict(), "epoch": 3}, folder / "in.pt")
+    told = kdgraph.export(folder / "kd.yaml", folder / "in.pt", folder / "out.safetensors")
+    assert told.relative == 0
+    written = load_file(folder / "out.safetensors")
+    assert torch.equal(written["fc.weight"], student.get_parameter("fc.weight"))
 
 
 def test_mistakes(folder: Path) -> None:
