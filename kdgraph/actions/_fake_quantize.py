@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import (
 
 from kdgraph.actions._attention import VirtualAttention
 from kdgraph.actions._world import Found, World
+from kdgraph.models._lora import is_adapted
 
 LAYERS = (_ConvNd, nn.Linear)
 _WINDOWS = 2048
@@ -66,7 +67,8 @@ def layers(world: World, patterns: Sequence[str], keep: Sequence[str] | None) ->
 
     Raises:
         ActionError: KD751 where there is none, and for a weight that something else computes,
-            that attention scales, or that a layer which stays float shares.
+            that attention scales, that adapters are merged into, or that a layer which stays
+            float shares.
     """
     kept = {id(f.module) for f in world.find(keep, inside=True)} if keep else set()
     found: dict[int, Found] = {}
@@ -75,12 +77,16 @@ def layers(world: World, patterns: Sequence[str], keep: Sequence[str] | None) ->
             found.setdefault(id(f.module), f)
     if not found:
         world.wrong("no convolution and no linear layer is left to be quantised here")
-    every = (m for net in world.nets.values() for m in net.modules())
+    every = [m for net in world.nets.values() for m in net.modules()]
     attended = {id(m.conv) for m in every if isinstance(m, VirtualAttention)}
+    adapted = {id(part) for m in every if is_adapted(m) for part in m.modules()}
     for f in found.values():
         if id(f.module) in attended:
             message = f"{f.name!r} is attended to, so what is saved would have other levels"
             world.wrong(message, "`keep` it")
+        if id(f.module) in adapted:
+            message = f"{f.name!r} belongs to a layer with low-rank adapters, so what is saved, "
+            world.wrong(f"{message}merged, would have other levels", "`keep` that layer")
         if is_parametrized(f.module) and quantizer(f.module) is None:
             world.wrong(f"the weight of {f.name!r} is computed by something else", "`keep` it")
     weights = {id(shadow(f.module)): f.name for f in found.values()}

@@ -172,6 +172,16 @@ def test_a_check_finds_the_same() -> None:
     assert found.code == "KD419"
 
 
+def test_adapted_layers_are_not_quantised() -> None:
+    written = spec("llama", targets=["q_proj"])
+    action = {"use": "quantize", "modules": "student.model"}
+    written["stages"] = [{"name": "all", "epochs": 1, "before": [action]}]
+    with pytest.raises(KDGraphError, match=r"KD751.*q_proj.*low-rank adapters"):
+        kdgraph.compile(written)
+    written["stages"][0]["before"] = [{**action, "keep": "student.model.**.q_proj"}]
+    kdgraph.compile(written)
+
+
 def test_a_frozen_model_has_none() -> None:
     wrong = spec("llama")
     wrong["models"]["teacher"]["lora"] = {}
