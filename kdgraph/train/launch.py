@@ -14,7 +14,7 @@ from datetime import timedelta
 from kdgraph.errors import DataError, KDGraphError
 
 _FAILED = "kdgraph/failed"  # counts the processes that have failed
-_PATIENCE = 2.0  # seconds in which others speak first
+_PATIENCE = 5.0  # seconds in which others speak first
 _LOST = ("gloo", "connection closed", "connection reset", "nccl", "socket", "tcpstore")
 
 
