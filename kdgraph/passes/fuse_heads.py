@@ -12,6 +12,7 @@ from kdgraph.graph import DistillGraph, owner_of, role_of, shape_of
 from kdgraph.graph.ops import cast, stop_gradient, tap
 from kdgraph.kernels.sparse_rows import MOST
 from kdgraph.losses._module import LossModule
+from kdgraph.models._lora import is_adapted
 from kdgraph.passes._copies import Whole
 from kdgraph.passes.base import Context, register_pass, tagged
 
@@ -123,7 +124,10 @@ def _head(graph: DistillGraph, side: str, loss: fx.Node) -> _Head:
             bias = None if named is None else f"{path}.bias"
             return _Head(node, hidden, f"{path}.weight", bias, behind)
         what = f"{path} is a {type(module).__name__}"
-        what += " with hooks" if type(module) is nn.Linear else ""
+        if is_adapted(module):
+            what += " with low-rank adapters"
+        elif type(module) is nn.Linear:
+            what += " with hooks"
         raise _Refused(f"the {side}'s logits come from no plain nn.Linear: {what}")
     raise _Refused(f"the {side}'s logits come from %{node.name}, which is no linear layer")
 

@@ -182,6 +182,14 @@ def test_adapted_layers_are_not_quantised() -> None:
     kdgraph.compile(written)
 
 
+def test_a_fused_head_has_no_adapters() -> None:
+    written = spec("llama", targets=["lm_head"])
+    del written["losses"]["next"], written["batch"]["label"]
+    written["losses"]["soft"]["fused_head"] = True
+    with pytest.raises(KDGraphError, match=r"KD306.*lm_head is a Linear with low-rank adapters"):
+        kdgraph.compile(written)
+
+
 def test_a_frozen_model_has_none() -> None:
     wrong = spec("llama")
     wrong["models"]["teacher"]["lora"] = {}
