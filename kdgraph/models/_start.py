@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from kdgraph.errors import ModelError, near
-from kdgraph.models.weights import load_tensors
+from kdgraph.models.weights import check_tensors
 
 
 def start_from(
-    module: nn.Module, other: nn.Module, layers: Mapping[str, Sequence[int]], name: str
+    module: nn.Module,
+    other: nn.Module,
+    layers: Mapping[str, Sequence[int]],
+    name: str,
+    *,
+    skeleton: bool = False,
 ) -> None:
     """Copies the weights of ``other`` into ``module``; all that it has, or nothing.
 
@@ -21,6 +26,7 @@ def start_from(
         other: what has them; nothing in it changes.
         layers: path of a list of layers, in both, to the number in ``other`` of each.
         name: what ``other`` is called, for errors.
+        skeleton: neither has values, so that it is only seen whether they fit.
 
     Raises:
         ModelError: KD416 when they do not fit.
@@ -33,7 +39,9 @@ def start_from(
         for new in _renamed(key, layers):
             given[new] = value
     # by what is tied there, and not by values: the check, which has none, is to say the same
-    load_tensors(module, given, f"model {name!r}", same=operator.is_)
+    check_tensors(module, given, f"model {name!r}", same=operator.is_)
+    if not skeleton:  # which would take the memory of real weights
+        module.load_state_dict(given, strict=False)
 
 
 def _layers(module: nn.Module, path: str, what: str) -> nn.ModuleList | nn.Sequential:

@@ -33,13 +33,28 @@ def load_weights(module: nn.Module, path: Path) -> None:
     load_tensors(module, read_weights(Path(path), module), str(path))
 
 
-def load_tensors(
+def load_tensors(module: nn.Module, given: Mapping[str, Any], origin: str) -> None:
+    """Copies tensors into ``module`` by their names; either all of them fit or none is touched.
+
+    Args:
+        module: As for ``load_weights``.
+        given: The tensors.
+        origin: What they are, for the error.
+
+    Raises:
+        ModelError: KD416 they do not fit.
+    """
+    check_tensors(module, given, origin)
+    module.load_state_dict(given, strict=False)
+
+
+def check_tensors(
     module: nn.Module,
     given: Mapping[str, Any],
     origin: str,
     same: Callable[[Any, Any], bool] | None = None,
 ) -> None:
-    """Copies tensors into ``module`` by their names; either all of them fit or none is touched.
+    """Refuses tensors that ``load_tensors`` could not copy into ``module``.
 
     Args:
         module: As for ``load_weights``.
@@ -87,7 +102,6 @@ def load_tensors(
             "\n".join([f"{origin} does not fit the model: {counts}", *rows]),
             help="was it saved from another model, or with other `args`?",
         )
-    module.load_state_dict(given, strict=False)
 
 
 def check_finite(module: nn.Module, path: Path) -> None:

@@ -89,7 +89,7 @@ def _start(
     if other is None:
         other = _build(spec, written.model, trust, skeleton)
     try:
-        start_from(nets[name], other, written.layers, written.model)
+        start_from(nets[name], other, written.layers, written.model, skeleton=skeleton)
     except ModelError as error:
         span = spec.span("models", name, "start_from")
         raise ModelError(replace(d, span=span) for d in error.diagnostics) from error

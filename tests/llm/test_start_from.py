@@ -118,6 +118,15 @@ def test_what_does_not_fit_is_said(
     assert found.span is not None
 
 
+def test_a_check_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *a, **_: loaded.append(a))
+    assert list(kdgraph.check(spec("llama", 1))) == []
+    assert loaded == []
+    kdgraph.compile(spec("llama", 1))
+    assert loaded
+
+
 def test_it_goes_without_weights_of_its_own() -> None:
     written = spec("llama", 1)
     written["models"]["student"]["weights"] = "some.safetensors"
