@@ -280,7 +280,9 @@ def _tied_apart(
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
+    # of one memory also where it holds nan, which is another error
+    alike = one.shape == other.shape
+    return alike and (one.data_ptr() == other.data_ptr() or bool((one == other).all()))
 
 
 def _shape(tensor: Tensor) -> str:

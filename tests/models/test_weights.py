@@ -82,6 +82,13 @@ def test_two_values_for_one_tied_tensor_are_refused(tmp_path: Path) -> None:
     assert torch.equal(tied.embed.weight, before)
 
 
+def test_a_tied_tensor_of_nan_is_no_two_values(tmp_path: Path) -> None:
+    model = Tied()
+    torch.nn.init.constant_(model.embed.weight, float("nan"))
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    load_weights(Tied(), tmp_path / "w.pt")
+
+
 def test_views_and_other_memory_formats_are_saved_whole(tmp_path: Path) -> None:
     saved, loaded = net().to(memory_format=torch.channels_last), net()
     both = torch.randn(4)
