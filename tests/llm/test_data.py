@@ -18,6 +18,7 @@ from kdgraph.train.data._docstrings import pairs
 from kdgraph.train.data._tokens import Packed, Pieces, Tokeniser
 from kdgraph.train.data.docstrings import Docstrings
 from kdgraph.train.data.tokens import Tokens
+from kdgraph.train.provenance import content
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "one", "two", "three", "four"]
 
@@ -69,6 +70,14 @@ def test_packed_rows_are_full_and_no_label_is_of_another_document() -> None:
     assert tuple(found) == split.columns
     again = split.subset(torch.tensor([1])).rows([0])
     assert all(torch.equal(again[name], found[name][1:]) for name in found)
+
+
+def test_packed_rows_are_told_apart_by_where_documents_end() -> None:
+    tokens = torch.arange(12)
+    one, other = (Packed.of_tokens(tokens.split(sizes), 4) for sizes in ([5, 7], [6, 6]))
+    assert not torch.equal(one.rows([1])["position"], other.rows([1])["position"])
+    assert content(one) != content(other)  # by which a book knows whether it is stale
+    assert content(one) == content(Packed.of_tokens(tokens.split([5, 7]), 4))
 
 
 def test_a_spec_reads_files_with_a_tokenizer(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +124,9 @@ class Packed(Pieces):
         found["label"] = found["label"].where(~last, IGNORED)
         found["position"] = place - of_document.maximum(begin)
         return found
+
+    def held(self) -> Mapping[str, Tensor]:
+        return {**super().held(), "ends": self.ends}
 
     def subset(self, indices: Tensor) -> Self:
         found = super().subset(indices)
