@@ -18,10 +18,16 @@ def same_tensors(source: nn.Module, snapshot: nn.Module) -> bool:
 
 @torch.no_grad()
 def copy_values(source: nn.Module, snapshot: nn.Module) -> None:
-    """Copies the values of parameters and buffers, which must have ``same_tensors``."""
+    """Copies the values of parameters and buffers, which must have ``same_tensors``.
+
+    Where one of them is in shards, all ranks call this.
+    """
+    for module in snapshot.modules():
+        if callable(reshard := getattr(module, "reshard", None)):  # of FSDP2
+            reshard()  # what it has gathered is a copy, soon to be thrown away
     found = _tensors(source)
     for name, value in _tensors(snapshot).items():
-        value.copy_(_whole(found[name]))
+        value.copy_(_placed(_whole(found[name]), value))
 
 
 def follow(world: World) -> list[str]:
@@ -61,6 +67,16 @@ def _forms(module: nn.Module) -> dict[str, str]:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _placed(whole: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every rank has, spread over them as another is."""
+    if not hasattr(like, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _whole(value: Tensor) -> Tensor:

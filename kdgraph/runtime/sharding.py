@@ -27,6 +27,8 @@ def shard(
     belong to the step itself. Parameters that are shared between modules, and those that the graph
     reads by themselves, as it does in models that were captured by ``torch.export``, are never
     split from each other: trained ones are gathered for the whole step, frozen ones stay whole.
+    Frozen modules let go of what they have gathered once they have run, unless options say
+    otherwise.
 
     To be called where the process group is there, before an optimiser is built.
 
@@ -49,14 +51,16 @@ def shard(
     step.share()
     options |= {} if mesh is None else {"mesh": mesh}
     # all at once: sharding puts other parameters in the place of those that are counted
-    for module in list(_units(step, frozen)):
-        fully_shard(module, **options)
+    # a frozen one has no module above it, and what is on top would stay gathered by default
+    alone = {"reshard_after_forward": True} | options
+    for module, is_frozen in list(_units(step, frozen)):
+        fully_shard(module, **(alone if is_frozen else options))
     fully_shard(step, **options)
     return step
 
 
-def _units(step: DistillModule, frozen: bool) -> Iterator[nn.Module]:
-    """The modules to shard, the inner before the outer."""
+def _units(step: DistillModule, frozen: bool) -> Iterator[tuple[nn.Module, bool]]:
+    """The modules to shard, the inner before the outer, and whether each is frozen."""
     uses, running = _uses(step), _running(step.program)
     trained = {id(p) for p in step.parameters()}
     called = [m for m in _called(step.program) if m in running]
@@ -66,8 +70,9 @@ def _units(step: DistillModule, frozen: bool) -> Iterator[nn.Module]:
         for module in [*inner, *whole]:
             own = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
             apart = own and all(uses[key] == number for key, number in own.items())
-            if apart and (own.keys() <= trained or (frozen and not own.keys() & trained)):
-                yield module
+            is_frozen = not own.keys() & trained
+            if apart and (own.keys() <= trained or (frozen and is_frozen)):
+                yield module, is_frozen
 
 
 def _running(program: fx.GraphModule) -> set[nn.Module]:

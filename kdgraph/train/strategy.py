@@ -144,7 +144,3 @@ def check_strategy(spec: Spec, kind: Kind) -> None:
     if spec.stages:
         message = "fsdp2 cannot follow stages, whose actions and phases change what is trained"
         raise DataError.of("KD718", message, span=spec.span("stages"), help=help)
-    for name, model in spec.models.items():
-        if model.snapshot_of is not None:
-            message = f"fsdp2 cannot take snapshots, of which {name!r} is one"
-            raise DataError.of("KD718", message, span=spec.span("models", name), help=help)

@@ -33,6 +33,10 @@ def test_what_wraps_one_process_changes_nothing(alone: Any) -> None:
         torch.testing.assert_close(alone("wrapped")[case], plain, rtol=1e-5, atol=1e-6)
 
 
+def test_a_frozen_model_lets_go_of_what_it_has_gathered(ranks: Any) -> None:
+    assert [found["fsdp2"]["gathered"] for found in ranks("wrapped", 2)] == [[], []]
+
+
 def test_language_models_are_sharded_block_by_block(ranks: Any, alone: Any) -> None:
     for case, one in alone("llm").items():
         for found in (r[case] for r in ranks("llm", 2)):

@@ -77,10 +77,10 @@ def nets() -> dict[str, nn.Module]:
     return {"teacher": Net(8, 3), "student": Net(6, 2)}
 
 
-def compiled(models: dict[str, nn.Module] | None = None, **changes: Any) -> kdgraph.DistillModule:
-    models = models or nets()
+def compiled(given: dict[str, nn.Module] | None = None, **changes: Any) -> kdgraph.DistillModule:
+    given = given or nets()
     torch.manual_seed(2)
-    return kdgraph.compile(SPEC | changes, models=models)
+    return kdgraph.compile(SPEC | changes, models=given)
 
 
 def batches(steps: int = 3) -> Iterator[dict[str, Tensor]]:
@@ -206,7 +206,29 @@ def sharded(**options: Any) -> dict[str, Any]:
     """FSDP2 over the blocks of both models."""
     step = compiled()
     shard(step, init_device_mesh("cpu", (place()[1],)), **options)
-    return trained(step, step)
+    found = trained(step, step)
+    frozen = step.networks["teacher"].named_parameters()
+    return {**found, "gathered": [n for n, p in frozen if not hasattr(p, "full_tensor")]}
+
+
+def snapshots() -> dict[str, Any]:
+    """A student that also learns from itself as it was a step before, which is sharded too."""
+    past = {"snapshot_of": "student", "taps": {"logits": "output"}}
+    edge = {"use": "soft_target", "student": "student.logits", "teacher": "past.logits"}
+    step = compiled(models=SPEC["models"] | {"past": past}, losses=SPEC["losses"] | {"self": edge})
+    if place()[1] > 1:
+        shard(step, init_device_mesh("cpu", (place()[1],)))
+    optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
+    losses = []
+    for whole in batches(4):
+        loss = step(**share(whole, even=False)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step.snapshot()
+        step.state_dict()  # lets go of what is gathered
+        losses.append(loss.item())
+    return {"losses": losses, "weights": full(step)}
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -218,6 +240,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "compiled_inside": compiled_inside,
     "compiled_outside": compiled_outside,
     "fsdp2": sharded,
+    "snapshots": snapshots,
 }
 
 

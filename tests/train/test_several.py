@@ -121,6 +121,12 @@ def alone(spec: dict[str, Any], out: Path, **how: Any) -> dict[str, Any]:
 SMALL_END = changed(SPEC, data={"batch_size": 257, "limit": 60})  # validation ends with one row
 BOOK = changed(SPEC, train={"teacher": {"epochs": 1}}, data={"augment": None})
 BEST = changed(SPEC, train={"keep": "best", "accumulate": 3})
+PAST = changed(
+    SPEC,
+    models={"past": {"snapshot_of": "student", "taps": {"logits": "output"}}},
+    losses={"self": {"use": "soft_target", "student": "student.logits", "teacher": "past.logits"}},
+    train={"epochs": 3},
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,7 @@ def one(folder: Path) -> dict[str, Any]:
         "turns": alone(TURNS, folder / "one/turns"),
         "small_end": alone(SMALL_END, folder / "one/small_end", steps=1),
         "best": alone(BEST, folder / "one/best"),
+        "past": alone(PAST, folder / "one/past"),
     }
     alone(SPEC, folder / "one/half", steps=5)
     for name in ("from_one", "from_one_sharded"):
@@ -142,7 +149,7 @@ def one(folder: Path) -> dict[str, Any]:
 def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     out = {name: str(folder / "two" / name) for name in (
         "whole", "turns", "small_end", "best", "half", "sharded", "half_sharded", "from_one",
-        "from_one_sharded", "few", "before", "between",
+        "from_one_sharded", "few", "before", "between", "past",
     )}  # fmt: skip
     how: dict[str, dict[str, Any]] = {
         name: {"spec": SPEC, "out": place} for name, place in out.items()
@@ -153,6 +160,7 @@ def two(folder: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     how["half"]["steps"] = how["half_sharded"]["steps"] = 5
     how["sharded"] |= {"strategy": "fsdp2", "spec": BEST}
     how["half_sharded"]["strategy"] = "fsdp2"
+    how["past"] |= {"strategy": "fsdp2", "spec": PAST}
     how["from_one"]["resume"] = how["from_one_sharded"]["resume"] = True
     how["from_one_sharded"]["strategy"] = "fsdp2"
     how["before"]["dies"], how["between"]["dies"] = "before", "between"
@@ -168,8 +176,12 @@ def weights(folder: Path, run: str) -> dict[str, Tensor]:
 
 def trained(run: Path) -> dict[str, Tensor]:
     """What the checkpoint of a run holds of networks and adapters."""
+    return held(run, "models.", "adapters.")
+
+
+def held(run: Path, *parts: str) -> dict[str, Tensor]:
     state = checkpoint.read(run / "distilled/seed-0/last.ckpt")["distill"]
-    return {n: v for n, v in state.items() if n.startswith(("models.", "adapters."))}
+    return {n: v for n, v in state.items() if n.startswith(parts)}
 
 
 def check_close(folder: Path, run: str, other: str) -> None:
@@ -222,6 +234,15 @@ def test_shards_are_as_copies(folder: Path, one: Any, two: Any) -> None:
         forms[name] = [f["distill/models.student.1.weight"].shape for f in files
                        if "distill/models.student.1.weight" in f]  # fmt: skip
     assert forms == {"sharded": [(6, 64), (6, 64)], "whole": [(12, 64)]}
+
+
+def test_a_snapshot_of_shards_is_that_of_the_whole(folder: Path, one: Any, two: Any) -> None:
+    check_close(folder, "two/past", "one/past")
+    check_figures(two, "past", one["past"])
+    found, wanted = (held(folder / kind / "past", "snapshots.") for kind in ("two", "one"))
+    assert wanted.keys() == {n.replace("models.student", "snapshots.past") for n in held(
+        folder / "one/past", "models.student.")}  # fmt: skip
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_two_go_on_where_two_stopped(folder: Path, two: Any) -> None:
