@@ -153,6 +153,37 @@ def _inputs(spec: Spec) -> set[str]:
     return {name for r in read for name in ([r] if isinstance(r, str) else r.values())}
 
 
+def other_precision(
+    spec: Spec, batch: Mapping[str, Tensor], models: torch.dtype | None, error: RuntimeError
+) -> InputError | None:
+    """KD703 for a step that failed on a batch of other floats than the models; None else.
+
+    Such a batch is fine where autocast or the models themselves see to it, so that only the failure
+    tells.
+
+    Args:
+        spec: says where the entry stands.
+        batch: entry to tensor.
+        models: the type of what is trained.
+        error: what torch says.
+    """
+    if models is None or "type" not in str(error):
+        return None
+    for name, value in batch.items():
+        if torch.is_autocast_enabled(value.device.type):
+            continue
+        if value.is_floating_point() and value.dtype != models:
+            given, wanted = (str(t).removeprefix("torch.") for t in (value.dtype, models))
+            said = str(error).partition("\n")[0]
+            return InputError.of(
+                "KD703",
+                f"batch entry {name!r} is {given} and the models are {wanted}: {said}",
+                span=spec.span("batch", name),
+                help=f"batch[{name!r}].to(torch.{wanted}), or run the step under torch.autocast",
+            )
+    return None
+
+
 def check_finite(
     spec: Spec, loss: Tensor, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
 ) -> None:

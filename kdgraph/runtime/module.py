@@ -20,7 +20,13 @@ from kdgraph.models.weights import save_weights
 from kdgraph.passes._across import AcrossRanks
 from kdgraph.runtime.built import Built
 from kdgraph.runtime.carry import carry
-from kdgraph.runtime.inputs import check_batch, check_finite, check_values, not_by_name
+from kdgraph.runtime.inputs import (
+    check_batch,
+    check_finite,
+    check_values,
+    not_by_name,
+    other_precision,
+)
 from kdgraph.runtime.report import Report
 from kdgraph.runtime.snapshots import Snapshots
 from kdgraph.runtime.sources import Sources
@@ -132,8 +138,13 @@ class DistillModule(nn.Module):
             check_values(self.spec, batch)
         if world_size() > 1:
             self.share()
-        with put_back():
-            step = self._run(batch)
+        try:
+            with put_back():
+                step = self._run(batch)
+        except RuntimeError as error:
+            if (found := other_precision(self.spec, batch, self._dtype(), error)) is not None:
+                raise found from error
+            raise
         if self.check_values:
             check_finite(self.spec, step.loss, step.losses, step.outputs)
         return step
@@ -142,6 +153,10 @@ class DistillModule(nn.Module):
         """Where it is; of shards, which may wait elsewhere than they are used, that is not said."""
         first = next(self.parameters(), None)
         return None if first is None or hasattr(first, "full_tensor") else first.device
+
+    def _dtype(self) -> torch.dtype | None:
+        """What it computes in, unless told otherwise."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
 
     def _run(self, batch: Mapping[str, Tensor]) -> StepOutput:
         out = self._programs[self._mode()](**batch)

@@ -49,6 +49,8 @@ CASES: dict[str, tuple[Callable[[Batch], Batch], str, str, str]] = {
     "other sizes": (changed(image=lambda t: t[..., :7]), "KD704", "'image'", IMAGE),
     "fewer labels": (changed(label=lambda t: t[:3]), "KD704", "B = 3, but 'image' has 4", LABEL),
     "bytes for floats": (changed(image=lambda t: t.byte()), "KD703", "float32, not uint8", IMAGE),
+    "half precision": (changed(image=lambda t: t.half()), "KD703", "float16 and the mo", IMAGE),
+    "double precision": (changed(image=lambda t: t.double()), "KD703", "are float32: ", IMAGE),
     "complex numbers": (
         changed(image=lambda t: t.to(torch.complex64)),
         "KD703",
