@@ -40,7 +40,8 @@ def shard(
             ``reshard_after_forward``.
 
     Raises:
-        InputError: KD735 without a process group, or where the step is in shards already.
+        InputError: KD735 without a process group, where the step is in shards already, or where a
+            trained parameter has no dimension to cut.
     """
     if not distributed.is_initialized():
         message = "there are no processes to shard a step over"
@@ -48,13 +49,19 @@ def shard(
         raise InputError.of("KD735", message, help=help)
     if isinstance(step, FSDPModule):
         raise InputError.of("KD735", "the step is in shards already")
+    for name, parameter in step.named_parameters():
+        if parameter.dim() == 0:
+            message = f"{name!r} is a parameter of one number, which FSDP2 cannot shard"
+            raise InputError.of("KD735", message, help="give it the shape [1]")
     step.share()
     options |= {} if mesh is None else {"mesh": mesh}
     # all at once: sharding puts other parameters in the place of those that are counted
     # a frozen one has no module above it, and what is on top would stay gathered by default
     alone = {"reshard_after_forward": True} | options
     for module, is_frozen in list(_units(step, frozen)):
-        fully_shard(module, **(alone if is_frozen else options))
+        numbers = {p for p in module.parameters() if p.dim() == 0}  # only frozen ones have any
+        own: dict[str, Any] = {"ignored_params": numbers} if numbers else {}
+        fully_shard(module, **own | (alone if is_frozen else options))
     fully_shard(step, **options)
     return step
 

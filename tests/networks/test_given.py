@@ -73,6 +73,30 @@ def test_a_step_is_sharded_once() -> None:
     assert step(x=torch.ones(2, 6)).loss.isfinite()
 
 
+class Scaled(nn.Linear):
+    """Its scale is a parameter without dimensions, as that of CLIP."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 4)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.usefixtures("group")
+def test_a_single_number_is_not_sharded() -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD735\]: 'models.student.scale' is"):
+        shard(compiled(student=Scaled()))
+    step = compiled(teacher=nn.Sequential(Scaled()))
+    plain = step(x=torch.ones(2, 6)).loss.item()
+    teacher = shard(step).networks["teacher"]
+    assert step(x=torch.ones(2, 6)).loss.item() == plain
+    assert [n for n, p in teacher.named_parameters() if hasattr(p, "full_tensor")] == [
+        "0.weight", "0.bias",
+    ]  # fmt: skip
+
+
 def test_shards_need_processes() -> None:
     with pytest.raises(kdgraph.KDGraphError, match=r"KD735\]: there are no processes"):
         shard(compiled())
