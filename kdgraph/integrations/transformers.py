@@ -29,7 +29,8 @@ class Distillation(Trainer):
     many rows count in each (``DistillModule.window``).
 
     Raises:
-        InputError: KD734 where the model is no compiled step, or one process drives several GPUs.
+        InputError: KD734 where the model is no compiled step, one process drives several GPUs, or
+            activations are to be checkpointed, which the student has to know before it is compiled.
     """
 
     model: DistillModule
@@ -45,6 +46,13 @@ class Distillation(Trainer):
                 "KD734",
                 f"one process drives {self.args.n_gpu} GPUs, and steps do not run in DataParallel",
                 help="start a process for each: torchrun --nproc-per-node N",
+            )
+        if self.args.gradient_checkpointing:
+            raise InputError.of(
+                "KD734",
+                "`gradient_checkpointing` comes too late for a step",
+                help="call `gradient_checkpointing_enable()` of the student before it is compiled, "
+                "with `capture: ports` so that its blocks are called",
             )
         spec = given.spec
         # forward takes **batch, by which Trainer would take it for a model that divides its loss

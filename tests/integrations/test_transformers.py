@@ -225,6 +225,11 @@ def test_what_is_no_step_is_refused(tmp_path: Path) -> None:
         Distillation(model=compiled(), args=args)
 
 
+def test_activations_are_checkpointed_by_the_student(tmp_path: Path) -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD734.*too late for a step"):
+        trainer(compiled(), tmp_path, gradient_checkpointing=True)
+
+
 def test_it_stands_before_another_trainer() -> None:
     class Other(Trainer):
         pass
