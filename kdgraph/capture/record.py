@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Unpack, get_args, get_origin
 
 from torch import Tensor, fx, nn
 
@@ -134,16 +135,30 @@ def positional_names(module: nn.Module, names: Collection[str]) -> frozenset[str
                 found.add(name)
         elif inspect.Parameter.VAR_POSITIONAL in kinds:
             found.add(name)
-        elif inspect.Parameter.VAR_KEYWORD not in kinds:
+        elif inspect.Parameter.VAR_KEYWORD not in kinds or _is_lost(module, name, parameters):
+            named = [n for n, p in parameters.items() if p.kind not in _VARIABLE]
             raise CaptureError.of(
                 "KD203",
                 f"{type(module).__name__}.forward has no argument {name!r}",
-                help=near(name, parameters) or f"it has {', '.join(parameters)}",
+                help=near(name, named) or f"it has {', '.join(named)}",
             )
     return frozenset(found)
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _is_lost(module: nn.Module, name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether ``**kwargs`` of a forward would take an argument that nothing then reads.
+
+    Models of transformers take any name, and most declare which ones mean something. Of those that
+    do not, a name that is all but one of their own is taken for that.
+    """
+    (more,) = [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    if get_origin(more.annotation) is Unpack:
+        return name not in getattr(get_args(more.annotation)[0], "__annotations__", (name,))
+    theirs = type(module).__module__.startswith("transformers.")
+    return theirs and bool(get_close_matches(name, parameters, 1, 0.9))
 
 
 def call_module(module: nn.Module, inputs: Mapping[str, Any], positional: Collection[str]) -> Any:

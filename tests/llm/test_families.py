@@ -67,6 +67,15 @@ def test_a_mean_is_over_the_tokens_that_are_there(family: str, side: str) -> Non
         torch.testing.assert_close(value, torch.as_tensor(wanted), rtol=1e-5, atol=1e-6)
 
 
+# their forward takes any name, and would go on without a mask
+@every_family
+def test_an_argument_that_is_misspelt_is_not_lost(family: str) -> None:
+    (first, second) = kdgraph.check(logits_only(pair(family, attention_masks="there")))
+    for found in (first, second):
+        assert found.code == "KD203", found
+        assert "attention_mask'" in str(found.help)
+
+
 def packed(data: dict[str, Tensor]) -> dict[str, Tensor]:
     """The sequences of a padded batch in one row, with positions, and what sees what."""
     keep = data["keep"]
