@@ -29,8 +29,9 @@ class Distillation(Trainer):
     many rows count in each (``DistillModule.window``).
 
     Raises:
-        InputError: KD734 where the model is no compiled step, one process drives several GPUs, or
-            activations are to be checkpointed, which the student has to know before it is compiled.
+        InputError: KD734 where the model is no compiled step, one process drives several GPUs,
+            activations are to be checkpointed, which the student has to know before it is
+            compiled, or another loss is given.
     """
 
     model: DistillModule
@@ -54,6 +55,10 @@ class Distillation(Trainer):
                 help="call `gradient_checkpointing_enable()` of the student before it is compiled, "
                 "with `capture: ports` so that its blocks are called",
             )
+        for name in ("compute_loss_func", "label_smoothing_factor"):
+            if getattr(self, name, None) or getattr(self.args, name, None):
+                message = f"`{name}` would not be looked at: the losses are those of the spec"
+                raise InputError.of("KD734", message, help="write it as an edge")
         spec = given.spec
         # forward takes **batch, by which Trainer would take it for a model that divides its loss
         # by num_items_in_batch, and find neither columns nor labels

@@ -230,6 +230,14 @@ def test_activations_are_checkpointed_by_the_student(tmp_path: Path) -> None:
         trainer(compiled(), tmp_path, gradient_checkpointing=True)
 
 
+def test_there_are_no_losses_beside_those_of_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD734.*`label_smoothing_factor`"):
+        trainer(compiled(), tmp_path, label_smoothing_factor=0.1)
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD734.*`compute_loss_func`"):
+        Distillation(model=compiled(), args=args, compute_loss_func=lambda *_, **__: None)
+
+
 def test_it_stands_before_another_trainer() -> None:
     class Other(Trainer):
         pass
