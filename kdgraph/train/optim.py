@@ -224,3 +224,7 @@ def _built(cls: Any, first: Any, arguments: Mapping[str, Any], span: Span | None
         return cls(first, **arguments)
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError.of("KD712", f"{cls.__name__}: {error}", span=span) from error
+    except ZeroDivisionError as error:  # OneCycleLR, where its first phase has one step
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        message = f"{cls.__name__}({given}) divides by zero"
+        raise DataError.of("KD712", message, span=span, help="change one of them") from error

@@ -39,6 +39,8 @@ from kdgraph.train.session import Setting, train
 from kdgraph.train.strategy import Kind, check_strategy
 from kdgraph.train.teacher import train_teachers
 
+_SOME = 997  # steps, for schedulers that are only looked at: no usual share of them is one step
+
 
 def run(
     spec: str | Path | Mapping[str, Any] | Spec,
@@ -236,7 +238,7 @@ def _check_optimizers(spec: Spec, train: TrainSpec) -> None:
             built = build_optimizer(optimizer, stand_in, spec.span(*keys, "optimizer"))
             if scheduler is not None:
                 place = spec.span(*keys, "scheduler")
-                build_scheduler(scheduler, built, epochs=2, steps=2, span=place)
+                build_scheduler(scheduler, built, epochs=_SOME, steps=_SOME, span=place)
         except KDGraphError as error:
             found += error.diagnostics
     if found:

@@ -95,6 +95,21 @@ def test_scheduler_auto_is_the_whole_run() -> None:
     assert "ReduceLROnPlateau" in SCHEDULERS
 
 
+ONE_CYCLE = {"use": "OneCycleLR", "max_lr": 0.1, "total_steps": "auto", "interval": "step"}
+
+
+def test_one_cycle_may_turn_half_way(make_spec: Any) -> None:
+    text = make_spec(train={"scheduler": {**ONE_CYCLE, "pct_start": 0.5}})
+    check_training(kdgraph.load_spec(text))
+
+
+def test_a_cycle_for_which_torch_divides_by_zero_is_refused() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    written = Scheduler.model_validate({**ONE_CYCLE, "pct_start": 0.1})
+    with pytest.raises(kdgraph.KDGraphError, match=r"KD712.*total_steps=10, pct_start=0\.1\) div"):
+        build_scheduler(written, optimizer, epochs=1, steps=10)
+
+
 def test_every_training_is_planned_before_the_first(make_spec: Any, tmp_path: Path) -> None:
     """What is wrong for a student, or for a second teacher, costs no training of the first."""
     student = make_spec()
