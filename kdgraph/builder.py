@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -36,6 +37,7 @@ class Builder:
     kept: dict[str, nn.Module] = field(default_factory=dict)
     captures: dict[str, Captured] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
+    opened: dict[Hashable, Any] = field(default_factory=dict)
 
     def parts(self) -> dict[str, nn.Module]:
         """What is kept from leg to leg."""
@@ -43,7 +45,9 @@ class Builder:
 
     def plan(self, spec: Spec, context: Context | None = None) -> Report:
         """What ``spec`` compiles to, without programs."""
-        context = context or Context(spec, skeleton=self.skeleton, modules=dict(self.kept))
+        context = context or Context(
+            spec, skeleton=self.skeleton, modules=dict(self.kept), opened=self.opened
+        )
         known = {
             name
             for name, captured in self.captures.items()
@@ -68,6 +72,7 @@ class Builder:
             stages.move(leg)
             if stages.changed():
                 self.captures.clear()
+                self.opened.clear()
             if wanted is None or leg in wanted:
                 yield leg, self.plan(at_stage(spec, leg))
             if leg == stage_of(spec, leg).legs[-1]:

@@ -39,7 +39,7 @@ def open_modules(model: FrozenModel) -> None:
             continue
         try:
             inputs = inputs_of(node, module, model.context.spec)
-            raw = _traced(module, {name: value for name, (_, value) in inputs.items()})
+            raw = _traced_once(model, module, {n: value for n, (_, value) in inputs.items()})
         except Exception as error:  # the model's own code may raise anything while it is traced
             model.keep(f"it cannot be opened: {_reason(error)}", path)
             continue
@@ -72,6 +72,19 @@ def _has_table(module: nn.Module) -> bool:
     """Whether a module's own code reads a parameter at fixed places (relative positions)."""
     fixed = (b is not None and not b.is_floating_point() for b in module._buffers.values())
     return not is_leaf(module) and bool(module._parameters) and any(fixed)
+
+
+def _traced_once(model: FrozenModel, module: nn.Module, inputs: dict[str, Tensor]) -> RawCapture:
+    known = model.context.opened
+    like = (
+        (name, value.shape, value.dtype, value.device, getattr(value, "fake_mode", None))
+        for name, value in inputs.items()
+    )
+    key = (module, tuple(m.training for m in module.modules()), *like)
+    if key not in known:
+        known[key] = _traced(module, inputs)
+    raw: RawCapture = known[key]
+    return raw
 
 
 def _traced(module: nn.Module, inputs: dict[str, Tensor]) -> RawCapture:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -60,12 +61,15 @@ class Context:
         skeleton: the models hold no weights, only shapes: values must not be looked at.
         sources: the tensors of frozen models that new modules were made of, by name, each with
             its version at that time.
+        opened: modules of frozen models as graphs, by what they were opened on; a second plan over
+            the same networks opens none of them again.
     """
 
     spec: Spec
     skeleton: bool = False
     modules: dict[str, nn.Module] = field(default_factory=dict)
     sources: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    opened: dict[Hashable, Any] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
     declined: list[str] = field(default_factory=list)
