@@ -37,6 +37,14 @@ class Distillation(Trainer):
     model: DistillModule
 
     def __init__(self, *args: Any, **keys: Any) -> None:
+        settings = keys.get("args", args[1] if len(args) > 1 else None)
+        others = {
+            "label_smoothing_factor": getattr(settings, "label_smoothing_factor", None),
+            "compute_loss_func": keys.get("compute_loss_func"),
+        }
+        for name in (name for name, value in others.items() if value):
+            message = f"`{name}` would not be looked at: the losses are those of the spec"
+            raise InputError.of("KD734", message, help="write it as an edge")
         super().__init__(*args, **keys)
         given: Any = self.model
         if not isinstance(given, DistillModule):
@@ -55,10 +63,6 @@ class Distillation(Trainer):
                 help="call `gradient_checkpointing_enable()` of the student before it is compiled, "
                 "with `capture: ports` so that its blocks are called",
             )
-        for name in ("compute_loss_func", "label_smoothing_factor"):
-            if getattr(self, name, None) or getattr(self.args, name, None):
-                message = f"`{name}` would not be looked at: the losses are those of the spec"
-                raise InputError.of("KD734", message, help="write it as an edge")
         spec = given.spec
         # forward takes **batch, by which Trainer would take it for a model that divides its loss
         # by num_items_in_batch, and find neither columns nor labels
