@@ -183,9 +183,10 @@ def _values(node: fx.Node) -> list[fx.Node]:
 def _counted(letters: Letters, node: fx.Node, loss: Loss) -> tuple[Counted, dict[str, Any]]:
     """How the rows of an edge are counted, and what has to be read for it."""
     rows = _row_shape(node, loss)
-    entries = letters.entries(_first(node, loss))
-    by_row = isinstance(loss, RowLoss) and _of_batch(entries, rows)
-    kind: Kind = "rows" if by_row else "whole"
+    first = _first(node, loss)
+    entries = letters.entries(first)
+    of_batch = letters.of(first) is not None and _of_batch(entries, rows)
+    kind: Kind = "rows" if isinstance(loss, RowLoss) and of_batch else "whole"
     fields = _asked(loss, node.kwargs)
     like, dims = _like(entries, rows)
     ranks = {f: len(shape_of(cast(fx.Node, node.kwargs[f])) or ()) for f in fields if f in _SIDES}

@@ -145,7 +145,7 @@ class Rows(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, K))
+        self.weight = nn.Parameter(torch.randn(B, K))  # as many rows as a batch, by chance
 
     def forward(self) -> Tensor:
         return 2 * self.weight
