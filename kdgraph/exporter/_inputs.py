@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from kdgraph.capture.record import call_module
-from kdgraph.capture.twin import twin
 from kdgraph.errors import ExportError
 from kdgraph.exporter._outputs import by_name, plain
 from kdgraph.exporter._words import root_cause
@@ -28,7 +27,8 @@ _ROWS = 2
 def probe(student: Student) -> Student:
     """Runs the trained student, and notes sizes that it takes, its vocabularies and its outputs.
 
-    What its code counts or keeps from run to run stays as it was.
+    What of it is saved stays as it was; what its code keeps for later runs (a table of
+    positions) is there from now on, so that a program need not follow how it is made.
 
     Raises:
         ExportError: KD783 where it cannot be run, or gives no tensor.
@@ -41,9 +41,8 @@ def probe(student: Student) -> Student:
         if factor > 1 and any(math.prod(value.shape) > _LARGEST for value in inputs.values()):
             continue
         try:
-            tried = replace(student, trained=twin(student.trained, _own))
-            with _watched(tried, inputs) as vocabularies:
-                outputs = tuple(by_name(plain(run(tried, tried.trained, inputs))))
+            with _saved(student.trained), _watched(student, inputs) as vocabularies:
+                outputs = tuple(by_name(plain(run(student, student.trained, inputs))))
         except Exception as error:  # the model's own code may raise anything
             last = error
             continue
@@ -119,9 +118,20 @@ def _same(one: object, other: Tensor) -> bool:
     )
 
 
-def _own(value: Tensor) -> Tensor:
-    """A buffer, which the code of a model may write to, copied; a parameter as it is."""
-    return value if isinstance(value, nn.Parameter) else value.clone()
+@contextmanager
+def _saved(module: nn.Module) -> Iterator[None]:
+    """Gives the buffers that are saved the values back that they had: code may count its runs."""
+    before = [
+        (part, name, value, value.clone())
+        for part in module.modules()
+        for name, value in part._buffers.items()
+        if value is not None and name not in part._non_persistent_buffers_set
+    ]
+    try:
+        yield
+    finally:
+        for part, name, value, held in before:
+            part._buffers[name] = value.copy_(held)
 
 
 def run(student: Student, module: nn.Module, inputs: Mapping[str, Tensor]) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import fx
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
+from kdgraph.capture.twin import twin
 from kdgraph.capture.world import quiet, untouched_random_state
 from kdgraph.errors import ExportError
 from kdgraph.exporter._inputs import make_inputs
@@ -52,7 +52,7 @@ def _make(student: Student, sizes: Mapping[str, int]) -> Program:
     for name, value in inputs.items():
         if letters := _letters(student, name):
             free[value] = dict.fromkeys(letters, Dim.AUTO)
-    module = copy.copy(student.plain)  # shares all but the method that is put in its place
+    module = twin(student.plain)  # shares its tensors alone: what it keeps here is none of theirs
     vars(module)["forward"] = giving_plain(module.forward)
     try:
         with quiet(), untouched_random_state(), torch.no_grad():

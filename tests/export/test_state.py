@@ -44,6 +44,34 @@ def test_what_it_counts_is_as_training_left_it(tmp_path: Path) -> None:
     torch.testing.assert_close(result, student.head(torch.ones(2, 4)) * 2)
 
 
+class Keeps(nn.Linear):
+    """Makes a table when it is first run, and looks it up from then on."""
+
+    def __init__(self, table: dict[int, Tensor] | None) -> None:
+        super().__init__(4, 3)
+        self.table = table
+        self.shift: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is not None:
+            shift = self.table.setdefault(x.shape[1], torch.arange(3.0))
+        else:
+            if self.shift is None:
+                self.shift = torch.arange(3.0)
+            shift = self.shift
+        return super().forward(x) + shift
+
+
+@pytest.mark.parametrize("table", [{}, None], ids=["in a dict", "in an attribute"])
+def test_what_code_keeps_from_run_to_run(table: dict[int, Tensor] | None, tmp_path: Path) -> None:
+    student = Keeps(table)
+    kdgraph.export(spec(ROWS), student, tmp_path / "s.pt2")
+    assert not student.table
+    assert student.shift is None
+    result = torch.export.load(tmp_path / "s.pt2").module()(torch.ones(2, 4))
+    torch.testing.assert_close(result, student(torch.ones(2, 4)))
+
+
 class Scales(nn.Linear):
     """Changes what it is given in place."""
 
