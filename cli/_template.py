@@ -33,6 +33,11 @@ class Side:
         """Whether it reads token ids."""
         return "input_ids" in self.inputs
 
+    @property
+    def continues(self) -> bool:
+        """Whether it says which token comes next, at each token."""
+        return self.tokens and len(output(self.taps).shape) == 3
+
 
 def spec_text(teacher: Side, student: Side, recipe: str) -> str:
     """YAML of a spec for two models, by a recipe: ``logits``, ``hints`` or ``relations``."""
@@ -48,7 +53,7 @@ def spec_text(teacher: Side, student: Side, recipe: str) -> str:
         ),
         _signals(found),
         _links(found, recipe),
-        _losses(found, recipe),
+        _losses(found, recipe, student),
         _training(teacher),
     ]  # fmt: skip
     return "\n".join(p for p in parts if p)
@@ -75,10 +80,15 @@ def _batch(teacher: Side, student: Side) -> str:
 
 
 def _entries(side: Side) -> dict[str, tuple[list[str], str]]:
-    """Batch entries of a model: an image is called so, other things as its forward does."""
+    """Batch entries of a model: an image is called so, other things as its forward does.
+
+    What a language model reads has the names of the columns of the data ``tokens``.
+    """
     found = {}
+    columns = {"input_ids": "tokens", "attention_mask": "mask"} if side.continues else {}
     for argument, (shape, dtype) in side.inputs.items():
-        name = "image" if len(shape) == 3 and dtype == "float32" else argument
+        image = len(shape) == 3 and dtype == "float32"
+        name = "image" if image else columns.get(argument, argument)
         found[name] = ([_letter(side, s) for s in shape], dtype)
     return found
 
@@ -136,7 +146,9 @@ def _links(found: Sequence[Pair], recipe: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _losses(found: Sequence[Pair], recipe: str) -> str:
+def _losses(found: Sequence[Pair], recipe: str, student: Side) -> str:
+    masked = student.continues and "attention_mask" in student.inputs
+    where, tau = (", mask: mask" if masked else ""), (1 if student.continues else 4)
     hard = "0.1" if recipe != "relations" else "1"
     lines = [
         "losses:  # the total is their weighted sum; `kdgraph list losses` shows more",
@@ -147,16 +159,22 @@ def _losses(found: Sequence[Pair], recipe: str) -> str:
         lines.append(f"  relation: {{use: relation, {sides}, distance: 25, angle: 50, weight: 1}}")
     else:
         sides = "student: student.logits, teacher: teacher.logits"
-        lines.append(f"  soft: {{use: soft_target, {sides}, tau: 4, weight: 0.9}}")
+        lines.append(f"  soft: {{use: soft_target, {sides}, tau: {tau}{where}, weight: 0.9}}")
     lines += [
-        f"  hint{i}: {{use: hint, link: mid{i}, weight: 1}}" for i in range(1, len(found) + 1)
+        f"  hint{i}: {{use: hint, link: mid{i}{where}, weight: 1}}"
+        for i in range(1, len(found) + 1)
     ]
     return "\n".join([*lines, ""])
 
 
 def _training(teacher: Side) -> str:
     """What ``kdgraph train`` needs, as comments, because only the user knows the data."""
-    if teacher.tokens:
+    if teacher.continues:
+        name = teacher.source.removeprefix("hf/")
+        own = f"tokenizer: {name}, length: 512, batch_size: 8"
+        data = f"data: {{use: tokens, path: my/texts, {own}}}"
+        optimizer = "{use: AdamW, lr: 5.0e-5}"
+    elif teacher.tokens:
         columns = ", ".join(f"{n}: {n}" for n in (*teacher.inputs, "label"))
         data = f"data: {{use: hf, path: my/dataset, columns: {{{columns}}}, batch_size: 32}}"
         optimizer = "{use: AdamW, lr: 5.0e-5}"

@@ -67,6 +67,7 @@ def command(
       kdgraph init --teacher timm/resnet50 --student timm/mobilenetv3_small_050 -o kd.yaml
       kdgraph init --teacher timm/resnet50 --student timm/resnet18 --recipe hints --classes 37
       kdgraph init --teacher hf/bert --student hf/distilbert --recipe hints --classes 2
+      kdgraph init --teacher hf/openai-community/gpt2 --student hf/distilbert/distilgpt2
     """
     if out is not None and out.exists():
         raise click.BadParameter(f"{out} exists; name another file, or remove it", param_hint="-o")
@@ -104,7 +105,10 @@ class _Built:
 
     @classmethod
     def of(cls, source: str, classes: int | None, trust: Sequence[str]) -> _Built:
-        """Builds a classifier; transformers has one for each kind of input."""
+        """Builds a classifier; transformers has one for each kind of input.
+
+        Models that are made to continue a text do that, unless classes are asked for.
+        """
         from kdgraph.models.load import build_skeleton
 
         if not source.startswith("hf/"):
@@ -115,6 +119,9 @@ class _Built:
         for head in _HEADS:
             try:
                 module = build_skeleton(source, {"head": head, **args}, trust=trust)
+                if not classes and _continues(module):
+                    head = "causal-lm"
+                    module = build_skeleton(source, {"head": head}, trust=trust)
                 return cls(source, {"head": head, **args}, module)
             except KDGraphError as error:
                 refused = refused or error
@@ -148,6 +155,17 @@ class _Built:
             return list_taps(self.module.eval(), self.inputs(size))
         finally:
             self.module.train(training)
+
+
+def _continues(module: nn.Module) -> bool:
+    """Whether a model of transformers is of a family of decoders, which fill no gaps in a text."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = getattr(getattr(module, "config", None), "model_type", None)
+    return (
+        kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
 
 
 def _check(text: str, modules: dict[str, nn.Module]) -> list[Any]:

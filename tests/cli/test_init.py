@@ -103,6 +103,34 @@ def test_texts(run: Run, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("recipe", ["logits", "hints", "relations"])
+def test_decoders_continue_a_text(run: Run, tmp_path: Path, recipe: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=99).save_pretrained(
+        tmp_path / "small"
+    )
+    source = f"hf/{tmp_path}/small"
+    spec = propose(run, source, source, tmp_path / "kd.yaml", "--recipe", recipe)
+    assert spec["batch"]["label"] == {"shape": ["B", "L"], "dtype": "int64", "classes": 99}
+    student = spec["models"]["student"]
+    assert student["args"] == {"head": "causal-lm"}
+    assert student["input"] == {"input_ids": "tokens", "attention_mask": "mask"}
+    per_token = [loss for name, loss in spec["losses"].items() if name[:4] in ("soft", "hint")]
+    assert all(loss["mask"] == "mask" for loss in per_token)
+    assert "# data: {use: tokens, " in (tmp_path / "kd.yaml").read_text()
+
+
+def test_decoders_tell_classes_apart_where_they_are_asked_to(run: Run, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=99, pad_token_id=0
+    ).save_pretrained(tmp_path / "small")
+    source = f"hf/{tmp_path}/small"
+    spec = propose(run, source, source, tmp_path / "kd.yaml", "--classes", "3")
+    assert spec["models"]["student"]["args"] == {"head": "sequence-classification", "num_labels": 3}
+    assert spec["batch"]["label"] == {"shape": ["B"], "dtype": "int64", "classes": 3}
+
+
 def test_the_commented_training_blocks_are_right(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "kd.yaml"
     propose(run, "cifar/resnet14", "cifar/resnet8", out, "--recipe", "hints")
