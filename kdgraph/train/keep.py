@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from kdgraph.actions._fold import without_actions
 from kdgraph.errors import DataError
@@ -144,6 +144,7 @@ class Keeper(Callback):
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             said = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise DataError.of("KD716", f"{path} is damaged: {said}") from error
+        _check_types(path, state["distill"], learner.distill.state_dict())
 
     def finish(self, learner: Learner, *, ended: bool) -> Path:
         """Leaves the student with the weights that are kept, and writes them.
@@ -174,6 +175,18 @@ def _takes_snapshots(spec: Spec) -> bool:
     """Whether stages say themselves when a snapshot is taken."""
     uses = (action.use for stage in spec.stages for _, action in actions(stage))
     return "snapshot" in uses
+
+
+def _check_types(path: Path, given: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuses what was rounded on its way: whole numbers where there are others."""
+    for name, value in given.items():
+        mine = own.get(name)
+        if not isinstance(value, Tensor) or not isinstance(mine, Tensor):
+            continue
+        if mine.is_floating_point() and not value.is_floating_point():
+            types = [str(t.dtype).removeprefix("torch.") for t in (value, mine)]
+            message = f"{path} is damaged: {name!r} is {types[0]}, not {types[1]}"
+            raise DataError.of("KD716", message)
 
 
 def check_fingerprint(path: Path, found: object, wanted: str) -> None:

@@ -58,6 +58,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: other(p, lambda s: s["distill"].update(dict.fromkeys(s["distill"], "x"))),
         "",
     ),
+    "whole numbers for weights": (lambda p: other(p, whole), "fc.bias' is int8, not float32"),
 }
 
 
@@ -78,7 +79,6 @@ def circle(state: dict[str, Any]) -> None:
 
 EXPORTED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a weight of nan": (nan, "KD417.*fc.bias' holds nan"),
-    "whole numbers for weights": (whole, "KD416.*1 of another type"),
     "what holds itself": (circle, "KD416.*no weights of a model 'student'"),
 }
 
