@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sysconfig
 import traceback
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,9 +58,24 @@ class Commands(click.Group):
         except Exception as error:
             if os.environ.get("KDGRAPH_TRACEBACK") == "1":
                 traceback.print_exc()
+            if (place := _in_own_code(error)) is not None:
+                hint = f"raised at {place}; KDGRAPH_TRACEBACK=1 shows the way there"
+                tell([Diagnostic("KD798", f"{type(error).__name__}: {error}", help=hint)])
+                ctx.exit(WRONG)
             hint = "a fault in kdgraph, not in your spec; KDGRAPH_TRACEBACK=1 shows where"
             tell([Diagnostic("KD599", f"{type(error).__name__}: {error}", help=hint)])
             ctx.exit(OUR_FAULT)
+
+
+def _in_own_code(error: Exception) -> str | None:
+    """Where an error came through a module of the user's own, the innermost such place."""
+    paths = sysconfig.get_paths()
+    libraries = tuple(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    ours = (str(Path(kdgraph.__file__).parent), *libraries)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).is_file() and not frame.filename.startswith(ours):
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}"
+    return None
 
 
 _EPILOG = """

@@ -129,3 +129,36 @@ def test_export_refuses_what_does_not_fit(run: Run, spec: Path, done: Path, tmp_
     (tmp_path / "empty").mkdir()
     assert "KD415" in run("export", spec, tmp_path / "empty", "-o", out).stderr
     assert not out.exists()
+
+
+OWN_ROWS = """
+import torch
+
+class Rows:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        if i == 3:
+            raise KeyError("no row 3")
+        return {"image": torch.rand(1, 8, 8), "label": torch.tensor(i)}
+
+def both():
+    return {"train": Rows(), "val": Rows()}
+"""
+
+
+def test_an_error_in_own_code_is_told_as_such(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_rows.py").write_text(OWN_ROWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = "data={use: python, call: 'own_rows:both', batch_size: 4}"
+    (tmp_path / "kd.yaml").write_text(TEXT)
+    result = run(
+        "train", tmp_path / "kd.yaml", "-o", tmp_path / "run", "--set", data,
+        "--trust", "own_rows", "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "error[KD798]: KeyError: 'no row 3'" in result.stderr
+    assert f"raised at {tmp_path}/own_rows.py:10, in __getitem__" in " ".join(result.stderr.split())
