@@ -97,11 +97,14 @@ def test_rows(tmp_path: Path) -> None:
     assert path.name == f"vs_torchdistill-{slug(hardware(CPU))}.json"
 
 
-def test_chart_of_growth() -> None:
-    rows = [{"pair": "vit", "depth": d, "seconds": s} for d, s in ((12, 0.5), (24, 1.5))]
-    drawn = ET.fromstring(chart.growth(rows))
+def test_chart_of_lines() -> None:
+    series = {"vit": [(12, 0.5), (24, 1.5)], "linear": [(0, 0), (24, 2)]}
+    drawn = ET.fromstring(chart.lines(series, title="Seconds", below="layers", dashed="linear"))
     assert drawn.tag.endswith("svg")
-    assert [e.text for e in drawn if e.text and e.text.isdecimal()][-2:] == ["12", "24"]
+    assert [e.text for e in drawn if e.text and e.text.isdecimal()][-3:] == ["0", "12", "24"]
+    found = [e for e in drawn if e.tag.endswith("polyline")]
+    assert [line.get("stroke-dasharray") is not None for line in found] == [False, True]
+    assert sum(e.tag.endswith("circle") for e in drawn) == 2  # none where nothing was measured
 
 
 def test_names_of_hardware_become_names_of_files() -> None:
